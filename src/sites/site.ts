@@ -34,9 +34,16 @@ export interface Site {
   /** Where it is, for messages: `file:/backup` or `s3://bucket/prefix`. Never a secret. */
   readonly location: string;
   /** The object's bytes or a part of them; undefined if it does not exist. A range past the end is cut. */
-  get(key: string, options?: SiteCall & { readonly offset?: number; readonly length?: number }): Promise<Uint8Array | undefined>;
+  get(
+    key: string,
+    options?: SiteCall & { readonly offset?: number; readonly length?: number },
+  ): Promise<Uint8Array | undefined>;
   /** Creates the object unless the key is taken. `sha256` (hex), if known, spares a hash. Durable when it returns. */
-  put(key: string, bytes: Uint8Array, options?: SiteCall & { readonly sha256?: string }): Promise<"created" | "exists">;
+  put(
+    key: string,
+    bytes: Uint8Array,
+    options?: SiteCall & { readonly sha256?: string },
+  ): Promise<"created" | "exists">;
   head(key: string, options?: SiteCall): Promise<ObjectHead | undefined>;
   /** Removes objects; what is absent is fine. */
   delete(keys: readonly string[], options?: SiteCall): Promise<void>;
