@@ -84,6 +84,12 @@ export interface FileSystem {
   setOwner(path: string, uid: number, gid: number): void;
   /** Sets mtime (and atime) with nanoseconds; does not follow symlinks. */
   setTimes(path: string, mtimeNs: bigint): void;
+  /** All extended attributes that we may read, names as byte strings; empty where there are none. */
+  readXattrs(path: string): ReadonlyMap<string, Uint8Array>;
+  /** Creates or replaces one extended attribute; does not follow symlinks. */
+  setXattr(path: string, name: string, value: Uint8Array): void;
+  /** The parts of an open file that are not holes, ascending; the whole file where nobody can tell. */
+  dataRanges(handle: number, sizeBytes: number): { offset: number; length: number }[];
   /** Free and total bytes of the file system that holds `path`. */
   space(path: string): { readonly freeBytes: number; readonly totalBytes: number };
 }
@@ -120,8 +126,16 @@ export interface Databases {
 export interface Outside {
   run(
     command: readonly string[],
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal; readonly input?: Uint8Array },
-  ): Promise<{ readonly exitCode: number; readonly stdout: Uint8Array; readonly stderr: Uint8Array }>;
+    options: {
+      readonly timeoutMs: number;
+      readonly signal?: AbortSignal;
+      readonly input?: Uint8Array;
+    },
+  ): Promise<{
+    readonly exitCode: number;
+    readonly stdout: Uint8Array;
+    readonly stderr: Uint8Array;
+  }>;
   fetch(url: string, init: RequestInit & { readonly timeoutMs: number }): Promise<Response>;
 }
 

@@ -1,0 +1,215 @@
+/**
+ * What Bun has no call for, straight from libc: times with nanoseconds, modes without following a
+ * link, extended attributes, holes. The only file with FFI. Where the library cannot be loaded
+ * (macOS, an unusual libc) each function falls back to something safe: times lose their last
+ * digits, there are no attributes, a file is all data.
+ */
+import { dlopen, read } from "bun:ffi";
+import { chmodSync, lstatSync, lutimesSync } from "node:fs";
+import { constants } from "node:os";
+import { errnoError, getErrnoCode } from "./errno.ts";
+import { AppError } from "./error.ts";
+import { nativePath } from "./path.ts";
+
+/** A part of a file that holds data. */
+export type DataRange = { offset: number; length: number };
+
+/** Sets mtime and atime, of a symbolic link itself if it is one. */
+export function setTimesNs(path: string, mtimeNs: bigint): void {
+  const library = getLibrary();
+  if (library === undefined) return setTimesFallback(path, mtimeNs);
+  const nanoseconds = ((mtimeNs % SECOND_NS) + SECOND_NS) % SECOND_NS;
+  const seconds = (mtimeNs - nanoseconds) / SECOND_NS;
+  const times = new BigInt64Array([seconds, nanoseconds, seconds, nanoseconds]);
+  if (library.utimensat(AT_FDCWD, terminated(path), times, AT_SYMLINK_NOFOLLOW) !== 0) {
+    throw lastError(library, "set the times of", path);
+  }
+}
+
+/** Sets permission bits; a symbolic link is refused, never followed. */
+export function setModeNoFollow(path: string, mode: number): void {
+  const library = getLibrary();
+  if (library !== undefined) {
+    if (library.fchmodat(AT_FDCWD, terminated(path), mode, AT_SYMLINK_NOFOLLOW) === 0) return;
+    const code = lastErrno(library);
+    if (!UNSUPPORTED.has(code)) throw errnoError({ action: "set the mode of", path, code });
+  }
+  setModeFallback(path, mode);
+}
+
+/** Names of the extended attributes, as byte strings; empty where there can be none. */
+export function listXattrs(path: string): string[] {
+  const library = getLibrary();
+  if (library === undefined) return [];
+  const target = terminated(path);
+  const bytes = readGrowing((into, size) => library.llistxattr(target, into, size));
+  if (bytes === undefined) {
+    const code = lastErrno(library);
+    if (UNSUPPORTED.has(code)) return [];
+    throw errnoError({ action: "list the extended attributes of", path, code });
+  }
+  return bytes
+    .toString("latin1")
+    .split("\0")
+    .filter((name) => name !== "");
+}
+
+/** The value of one extended attribute; undefined if there is none of that name. */
+export function getXattr(path: string, name: string): Uint8Array | undefined {
+  const library = getLibrary();
+  if (library === undefined) return undefined;
+  const target = terminated(path);
+  const key = terminated(name);
+  const bytes = readGrowing((into, size) => library.lgetxattr(target, key, into, size));
+  if (bytes !== undefined) return new Uint8Array(bytes);
+  const code = lastErrno(library);
+  if (code === "ENODATA" || UNSUPPORTED.has(code)) return undefined;
+  throw errnoError({ action: `read the extended attribute ${name} of`, path, code });
+}
+
+/** Creates or replaces one extended attribute, of a symbolic link itself if it is one. */
+export function setXattr(path: string, name: string, value: Uint8Array): void {
+  const action = `set the extended attribute ${name} of`;
+  const library = getLibrary();
+  if (library === undefined) throw errnoError({ action, path, code: "ENOSYS" });
+  // A pointer to no bytes is no pointer: an empty value is the first 0 bytes of something.
+  const bytes = value.byteLength === 0 ? new Uint8Array(1) : value;
+  const size = BigInt(value.byteLength);
+  if (library.lsetxattr(terminated(path), terminated(name), bytes, size, 0) !== 0) {
+    throw lastError(library, action, path);
+  }
+}
+
+/**
+ * The data of an open file, without its holes. What cannot be asked counts as data: a hole that is
+ * read as zeros costs time, data taken for a hole would be lost.
+ */
+export function dataRanges(handle: number, sizeBytes: number): DataRange[] {
+  const library = getLibrary();
+  const ranges: DataRange[] = [];
+  let offset = 0;
+  while (offset < sizeBytes) {
+    const start = library === undefined ? offset : seek(library, handle, offset, SEEK_DATA);
+    if (start === undefined || start >= sizeBytes) break;
+    const end = library === undefined ? sizeBytes : seek(library, handle, start, SEEK_HOLE);
+    const until = end === undefined || end <= start ? sizeBytes : Math.min(end, sizeBytes);
+    ranges.push({ offset: start, length: until - start });
+    offset = until;
+  }
+  return ranges;
+}
+
+const SECOND_NS = 1_000_000_000n;
+
+// Linux numbers; the same on x64 and arm64. The library is not loaded anywhere else.
+const AT_FDCWD = -100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+const UNSUPPORTED: ReadonlySet<string> = new Set(["EOPNOTSUPP", "ENOTSUP", "ENOSYS"]);
+
+const LIBRARIES = [
+  "libc.so.6",
+  `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`,
+];
+
+const SYMBOLS = {
+  utimensat: { args: ["i32", "ptr", "ptr", "i32"], returns: "i32" },
+  fchmodat: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
+  llistxattr: { args: ["ptr", "ptr", "u64"], returns: "i64" },
+  lgetxattr: { args: ["ptr", "ptr", "ptr", "u64"], returns: "i64" },
+  lsetxattr: { args: ["ptr", "ptr", "ptr", "u64", "i32"], returns: "i32" },
+  lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
+  __errno_location: { args: [], returns: "ptr" },
+} as const;
+
+type Library = ReturnType<typeof openLibrary>;
+
+/** Null once loading was tried and failed. */
+let loaded: Library | null | undefined;
+
+function getLibrary(): Library | undefined {
+  if (loaded === undefined) loaded = loadLibrary() ?? null;
+  return loaded ?? undefined;
+}
+
+function loadLibrary(): Library | undefined {
+  if (process.platform !== "linux") return undefined;
+  for (const name of LIBRARIES) {
+    try {
+      return openLibrary(name);
+    } catch {
+      // Not this libc; without any of them the fallbacks serve.
+    }
+  }
+  return undefined;
+}
+
+function openLibrary(name: string) {
+  return dlopen(name, SYMBOLS).symbols;
+}
+
+/** Bytes with a closing NUL; a NUL inside would name another file. */
+function terminated(path: string): Buffer {
+  if (path.includes("\0")) throw new AppError("refused", "A path or name must not contain NUL.");
+  return Buffer.from(`${path}\0`, "latin1");
+}
+
+/** Asks for the size, then for the bytes, and again if they grew; undefined for an error. */
+function readGrowing(call: (into: Uint8Array | null, size: bigint) => bigint): Buffer | undefined {
+  for (let attempt = 0; attempt < 8; attempt += 1) {
+    const size = Number(call(null, 0n));
+    if (size < 0) return undefined;
+    if (size === 0) return Buffer.alloc(0);
+    const into = Buffer.alloc(size);
+    const got = Number(call(into, BigInt(size)));
+    if (got >= 0) return into.subarray(0, got);
+  }
+  return undefined;
+}
+
+/** Where data or a hole begins; undefined behind the last data; the same offset if it cannot tell. */
+function seek(library: Library, handle: number, offset: number, how: number): number | undefined {
+  const found = Number(library.lseek(handle, BigInt(offset), how));
+  if (found >= 0) return found;
+  return lastErrno(library) === "ENXIO" ? undefined : offset;
+}
+
+function lastError(library: Library, action: string, path: string): AppError {
+  return errnoError({ action, path, code: lastErrno(library) });
+}
+
+function lastErrno(library: Library): string {
+  const location = library.__errno_location();
+  const errno = location === null ? 0 : read.i32(location, 0);
+  for (const [name, value] of Object.entries(constants.errno)) {
+    if (value === errno) return name;
+  }
+  return `errno ${errno}`;
+}
+
+function setTimesFallback(path: string, mtimeNs: bigint): void {
+  const seconds = Number(mtimeNs) / 1e9;
+  try {
+    lutimesSync(nativePath(path), seconds, seconds);
+  } catch (thrown) {
+    throw fallbackError("set the times of", path, thrown);
+  }
+}
+
+function setModeFallback(path: string, mode: number): void {
+  const action = "set the mode of";
+  try {
+    const isLink = lstatSync(nativePath(path)).isSymbolicLink();
+    if (!isLink) return chmodSync(nativePath(path), mode);
+  } catch (thrown) {
+    throw fallbackError(action, path, thrown);
+  }
+  throw errnoError({ action, path, code: "ELOOP" });
+}
+
+function fallbackError(action: string, path: string, cause: unknown): unknown {
+  const code = getErrnoCode(cause);
+  return code === undefined ? cause : errnoError({ action, path, code, cause });
+}
