@@ -91,6 +91,15 @@ export function errnoError(failure: SystemFailure): AppError {
   });
 }
 
+/** The AppError for a path or name with a NUL in it, where the system would see another, shorter one. */
+export function nulError(path: string): AppError {
+  const shown = textFromPath(path).replaceAll("\0", "\\0");
+  return new AppError("refused", `The path ${shown} contains a NUL.`, {
+    guidance: "No file can have that name: look for where it comes from.",
+    context: { path: shown },
+  });
+}
+
 /** The errno name of a thrown thing, if it has one. */
 export function getErrnoCode(thrown: unknown): string | undefined {
   if (!(thrown instanceof Error) || !("code" in thrown)) return undefined;

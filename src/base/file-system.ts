@@ -6,8 +6,7 @@
 import * as fs from "node:fs";
 import type { BigIntStats } from "node:fs";
 import type { FileStat, FileSystem, FileType } from "./doors.ts";
-import { errnoError, getErrnoCode } from "./errno.ts";
-import { AppError } from "./error.ts";
+import { errnoError, getErrnoCode, nulError } from "./errno.ts";
 import { nativePath, textFromPath } from "./path.ts";
 import {
   dataRanges,
@@ -212,7 +211,7 @@ function systemError(action: string, path: string, thrown: unknown): unknown {
 }
 
 function native(path: string): string | Buffer {
-  if (path.includes("\0")) throw new AppError("refused", "A path must not contain NUL.");
+  if (path.includes("\0")) throw nulError(path);
   return nativePath(path);
 }
 

@@ -7,8 +7,8 @@
 import { dlopen, read } from "bun:ffi";
 import { chmodSync, lstatSync, lutimesSync } from "node:fs";
 import { constants } from "node:os";
-import { errnoError, getErrnoCode } from "./errno.ts";
-import { AppError } from "./error.ts";
+import { errnoError, getErrnoCode, nulError } from "./errno.ts";
+import type { AppError } from "./error.ts";
 import { nativePath } from "./path.ts";
 
 /** A part of a file that holds data. */
@@ -152,7 +152,7 @@ function openLibrary(name: string) {
 
 /** Bytes with a closing NUL; a NUL inside would name another file. */
 function terminated(path: string): Buffer {
-  if (path.includes("\0")) throw new AppError("refused", "A path or name must not contain NUL.");
+  if (path.includes("\0")) throw nulError(path);
   return Buffer.from(`${path}\0`, "latin1");
 }
 
