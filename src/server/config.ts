@@ -1,0 +1,393 @@
+/**
+ * Reads a configuration file: text in, a typed configuration for this node out, or one error with
+ * every problem and its place. It asks nothing of the world by itself: the environment, the host's
+ * name and the reading of secret files are handed in.
+ *
+ * Units are resolved (`…Ms`, `…Bytes`), defaults are filled in, relative paths start at the folder of
+ * the file. `self.data` and `self.product.root` are paths as src/base/path.ts means them (bytes);
+ * all other paths are text.
+ */
+import { dirname, isAbsolute, join } from "node:path";
+import { pathFromText } from "../base/path.ts";
+import type { Secret } from "../base/secret.ts";
+import { parseSize } from "../base/units.ts";
+import type { RetentionPolicy } from "../cas/retention.ts";
+import { checkAcross, unknownName } from "./config-checks.ts";
+import { childOf, outlineOf } from "./config-outline.ts";
+import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
+import type { Finding } from "./config-problems.ts";
+import type { ProductConfig } from "./config-products.ts";
+import { configSchema, DEFAULT_PORT } from "./config-schema.ts";
+import type { ParsedFile } from "./config-schema.ts";
+import { resolveSecrets } from "./config-secrets.ts";
+import { getHttpOrigin, NAME_EXPECTED, NAME_PATTERN } from "./config-sites.ts";
+import { readConfigSource } from "./config-source.ts";
+import type { ConfigSource } from "./config-source.ts";
+
+/** Everything that decides how a file is read. */
+export type ConfigInput = {
+  readonly text: string;
+  /** For messages, and as the place where relative paths start. */
+  readonly fileName: string;
+  /** From `--node`; wins over `ASTACUS_NODE`, which wins over the host's name. */
+  readonly nodeName?: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Reads a secret's file as text; throws if it cannot. */
+  readonly readFile: (path: string) => string;
+  readonly hostName: string;
+};
+
+/** A node, as all nodes see it. `address` is in its normal form, without a slash at the end. */
+export type NodeConfig = {
+  readonly name: string;
+  readonly address: string;
+  readonly zone: string | undefined;
+};
+
+/** Where the server listens, and with which certificate (paths of PEM files). */
+export type ListenConfig = {
+  readonly host: string;
+  readonly port: number;
+  readonly tls:
+    | { readonly certificate: string; readonly key: string; readonly ca: string | undefined }
+    | undefined;
+};
+
+/** This node: what it has in place of the common settings is resolved. */
+export type SelfConfig = NodeConfig & {
+  readonly listen: ListenConfig;
+  readonly data: string;
+  readonly product: ProductConfig;
+};
+
+/** A folder as a site. */
+export type DirectorySiteConfig = {
+  readonly type: "directory";
+  readonly name: string;
+  readonly path: string;
+};
+
+/** A bucket as a site. */
+export type S3SiteConfig = {
+  readonly type: "s3";
+  readonly name: string;
+  readonly bucket: string;
+  readonly prefix?: string;
+  readonly region: string;
+  readonly endpoint?: string;
+  readonly forcePathStyle: boolean;
+  readonly accessKeyId?: Secret;
+  readonly secretAccessKey?: Secret;
+  readonly sessionToken?: Secret;
+  readonly caFile?: string;
+  readonly proxy?: string;
+  readonly concurrency: number;
+  readonly requestTimeoutMs: number;
+};
+
+/** A site's settings. */
+export type SiteConfig = DirectorySiteConfig | S3SiteConfig;
+
+/** What is the same on every node, and enough to read backups from a machine that is none. */
+export type SharedConfig = {
+  readonly fileName: string;
+  /** Lower-case hex SHA-256 of the file's text. */
+  readonly hash: string;
+  readonly cluster: string;
+  readonly nodes: readonly NodeConfig[];
+  readonly tokens: {
+    readonly admin: Secret | undefined;
+    readonly read: Secret | undefined;
+    /** `admin` where the file names no other. */
+    readonly node: Secret | undefined;
+  };
+  /** Never empty; the primary comes first. */
+  readonly sites: readonly [SiteConfig, ...SiteConfig[]];
+  readonly retention: RetentionPolicy;
+  readonly undoWindowMs: number;
+  readonly backup: {
+    readonly attempts: number;
+    readonly workers: number;
+    readonly chunkSizeBytes: number;
+    readonly packSizeBytes: number;
+    readonly keepEveryBytes: number;
+    readonly minimumFreeSpaceBytes: number;
+    readonly rereadShare: number;
+    readonly lookUpEvery: number;
+    readonly compressionLevel: number;
+    readonly degraded: boolean;
+    readonly nodeTimeoutMs: number;
+  };
+  readonly restore: {
+    readonly owner: "recorded" | "parent" | "none";
+    readonly concurrency: number;
+  };
+  readonly limits: {
+    readonly memoryBytes: number;
+    readonly requestBodyBytes: number;
+    readonly requestTimeoutMs: number;
+    readonly leaseTimeMs: number;
+  };
+  readonly logLevel: "debug" | "info" | "warn" | "error";
+};
+
+/** The configuration of one node. */
+export type Config = SharedConfig & { readonly self: SelfConfig };
+
+/**
+ * Reads the file as one of its nodes; throws `ConfigProblems`, which lists all there are.
+ *
+ * @example
+ * const config = parseConfig({ text, fileName, environment, readFile, hostName });
+ * console.log(config.self.address);
+ */
+export function parseConfig(input: ConfigInput): Config {
+  const { file, index } = parseFile(input, { isNodeNeeded: true });
+  const shared = resolveShared(file, input);
+  return { ...shared, self: resolveSelf(file, { input, shared, index }) };
+}
+
+/**
+ * Reads what the nodes share, on any machine: for restores and listings straight from a site.
+ * Tokens that are not to be had here are left out; secrets of sites are needed.
+ */
+export function parseSharedConfig(input: ConfigInput): SharedConfig {
+  return resolveShared(parseFile(input, { isNodeNeeded: false }).file, input);
+}
+
+function parseFile(
+  input: ConfigInput,
+  options: { readonly isNodeNeeded: boolean },
+): { readonly file: ParsedFile; readonly index: number } {
+  const source = readConfigSource(input.text);
+  if (source.value === undefined) throw problemsOf(input, source, []);
+  const foreign = foreignFinding(source.value);
+  if (foreign !== undefined) throw problemsOf(input, source, [foreign]);
+
+  const outline = outlineOf(configSchema);
+  const findings: Finding[] = [];
+  const value = resolveSecrets(source.value, outline, {
+    environment: input.environment,
+    readFile: input.readFile,
+    folder: dirname(input.fileName),
+    report: (finding) => {
+      const isToken = finding.path[0] === "tokens";
+      if (options.isNodeNeeded || !isToken) findings.push(finding);
+    },
+  });
+  const parsed = configSchema.safeParse(value);
+  if (!parsed.success) {
+    const issues = parsed.error.issues;
+    findings.push(...issues.flatMap((issue) => findingsOfIssue(issue, source.value, outline)));
+  }
+  findings.push(...checkAcross(value));
+  const self = options.isNodeNeeded ? findSelf(source.value, input) : 0;
+  if (typeof self !== "number") findings.push(self);
+  if (!parsed.success || typeof self !== "number" || findings.length > 0) {
+    throw problemsOf(input, source, findings);
+  }
+  return { file: parsed.data, index: self };
+}
+
+function problemsOf(
+  input: ConfigInput,
+  source: ConfigSource,
+  findings: readonly Finding[],
+): ConfigProblems {
+  const located = new Map(
+    findings.map((finding) => {
+      const place = source.locate(finding.path, finding.isAtKey === true);
+      const { text, hint } = finding;
+      const path = formatPath(finding.path);
+      const problem = { ...place, path, text, ...(hint === undefined ? {} : { hint }) };
+      // The schema and the checks beside it may both miss the same key.
+      return [`${path}\n${text}`, problem] as const;
+    }),
+  );
+  const inText = source.errors.map((error) => ({ ...error, path: "" }));
+  return new ConfigProblems(input.fileName, [...inText, ...located.values()]);
+}
+
+/** A file of the original Astacus would fail in every line; one sentence says more. */
+function foreignFinding(value: Readonly<Record<string, unknown>>): Finding | undefined {
+  if (value["cluster"] !== undefined) return undefined;
+  const key = ["coordinator", "object_storage"].find((name) => value[name] !== undefined);
+  if (key === undefined) return undefined;
+  return {
+    path: [key],
+    text: "this looks like a file of the original Astacus",
+    hint: "docs/from-the-original.md says how it is converted.",
+    isAtKey: true,
+  };
+}
+
+/** Which of the nodes this is: its index, 0 where the file names none; or why it cannot be said. */
+function findSelf(value: unknown, input: ConfigInput): number | Finding {
+  const nodes = childOf(value, "nodes");
+  const asked = askedName(input);
+  if (nodes === undefined) return checkOnlyName(asked ?? input.hostName);
+  // A list of the wrong kind is reported by the schema.
+  if (!Array.isArray(nodes) || nodes.length === 0) return 0;
+  const names = nodes.map((node) => String(childOf(node, "name")));
+  if (asked !== undefined) {
+    const index = names.indexOf(asked);
+    return index >= 0 ? index : unknownName(["nodes"], { what: "node", name: asked, known: names });
+  }
+  const exact = names.indexOf(input.hostName);
+  if (exact >= 0) return exact;
+  const similar = names.flatMap((name, index) =>
+    firstLabel(name) === firstLabel(input.hostName) ? [index] : [],
+  );
+  if (similar[0] !== undefined && similar.length === 1) return similar[0];
+  if (nodes.length === 1) return 0;
+  return {
+    path: ["nodes"],
+    text: `this machine is called ${input.hostName}; nodes are ${names.join(", ")}`,
+    hint: "Say which one it is with --node NAME or ASTACUS_NODE.",
+  };
+}
+
+function askedName(input: ConfigInput): string | undefined {
+  return input.nodeName ?? (input.environment["ASTACUS_NODE"] || undefined);
+}
+
+/** A name that comes from outside the file must be as good as one that stands in it. */
+function checkOnlyName(name: string): number | Finding {
+  if (NAME_PATTERN.test(name)) return 0;
+  return {
+    path: [],
+    text: `this node would be called ${JSON.stringify(name)}; expected ${NAME_EXPECTED}`,
+    hint: "Say what it is called with --node NAME or ASTACUS_NODE.",
+  };
+}
+
+/** `db1` of `db1.example.com`. */
+function firstLabel(hostName: string): string {
+  return hostName.replace(/\..*$/s, "").toLowerCase();
+}
+
+function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
+  const { undoWindow, keepWithin, ...rules } = file.retention;
+  const admin = usable(file.tokens?.admin);
+  return {
+    fileName: input.fileName,
+    hash: new Bun.CryptoHasher("sha256").update(input.text).digest("hex"),
+    cluster: file.cluster,
+    nodes: resolveNodes(file, input),
+    tokens: { admin, read: usable(file.tokens?.read), node: usable(file.tokens?.node) ?? admin },
+    sites: resolveSites(file, input),
+    retention: defined({ ...rules, keepWithinMs: keepWithin }),
+    undoWindowMs: undoWindow,
+    backup: resolveBackup(file.backup),
+    restore: file.restore,
+    limits: {
+      memoryBytes: file.limits.memory,
+      requestBodyBytes: file.limits.requestBody,
+      requestTimeoutMs: file.limits.requestTimeout,
+      leaseTimeMs: file.limits.leaseTime,
+    },
+    logLevel: file.log.level,
+  };
+}
+
+function resolveBackup(backup: ParsedFile["backup"]): SharedConfig["backup"] {
+  return {
+    attempts: backup.attempts,
+    workers: backup.workers,
+    chunkSizeBytes: parseSize(backup.chunkSize),
+    packSizeBytes: backup.packSize,
+    keepEveryBytes: backup.keepEvery,
+    minimumFreeSpaceBytes: backup.minimumFreeSpace,
+    rereadShare: backup.rereadShare,
+    lookUpEvery: backup.lookUpEvery,
+    compressionLevel: backup.compression.level,
+    degraded: backup.degraded,
+    nodeTimeoutMs: backup.nodeTimeout,
+  };
+}
+
+function resolveNodes(file: ParsedFile, input: ConfigInput): NodeConfig[] {
+  const scheme = file.listen.tls === undefined ? "http" : "https";
+  const port =
+    file.listen.port === undefined || file.listen.port === 0 ? DEFAULT_PORT : file.listen.port;
+  const onlyAddress = `${scheme}://127.0.0.1:${port}`;
+  if (file.nodes === undefined) {
+    return [{ name: askedName(input) ?? input.hostName, address: onlyAddress, zone: undefined }];
+  }
+  return file.nodes.map(({ name, address, zone }) => ({
+    name,
+    address: getHttpOrigin(address ?? onlyAddress) ?? onlyAddress,
+    zone,
+  }));
+}
+
+function resolveSites(file: ParsedFile, input: ConfigInput): [SiteConfig, ...SiteConfig[]] {
+  const sites = file.sites.map((site) => resolveSite(site, input));
+  const primary = sites.find((site) => site.name === file.primary) ?? sites[0];
+  if (primary === undefined) throw new Error("the schema lets no file without sites pass");
+  return [primary, ...sites.filter((site) => site !== primary)];
+}
+
+function resolveSite(site: ParsedFile["sites"][number], input: ConfigInput): SiteConfig {
+  if (site.type === "directory") return { ...site, path: fromFolder(site.path, input) };
+  const { requestTimeout, region, forcePathStyle, caFile, endpoint, ...rest } = site;
+  return defined({
+    ...rest,
+    endpoint: endpoint === undefined ? undefined : getHttpOrigin(endpoint),
+    region: region ?? "us-east-1",
+    forcePathStyle: forcePathStyle ?? endpoint !== undefined,
+    caFile: caFile === undefined ? undefined : fromFolder(caFile, input),
+    requestTimeoutMs: requestTimeout,
+  });
+}
+
+function resolveSelf(
+  file: ParsedFile,
+  how: { readonly input: ConfigInput; readonly shared: SharedConfig; readonly index: number },
+): SelfConfig {
+  const { input, shared, index } = how;
+  const node = shared.nodes[index];
+  if (node === undefined) throw new Error("findSelf gives an index of the nodes");
+  const own = file.nodes?.[index];
+  const place = (path: string): string => fromFolder(path.replaceAll("{node}", node.name), input);
+  const url = new URL(node.address);
+  const host =
+    shared.tokens.admin === undefined ? "127.0.0.1" : url.hostname.replaceAll(/[[\]]/g, "");
+  const urlPort = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port);
+  const tls = file.listen.tls;
+  return {
+    ...node,
+    listen: {
+      host: own?.listen?.host ?? file.listen.host ?? host,
+      port: own?.listen?.port ?? file.listen.port ?? urlPort,
+      tls:
+        tls === undefined
+          ? undefined
+          : {
+              certificate: place(tls.certificate),
+              key: place(tls.key),
+              ca: tls.ca === undefined ? undefined : place(tls.ca),
+            },
+    },
+    data: pathFromText(place(own?.data ?? file.data)),
+    product: { ...file.product, root: pathFromText(place(own?.root ?? file.product.root)) },
+  };
+}
+
+function fromFolder(path: string, input: ConfigInput): string {
+  return isAbsolute(path) ? path : join(dirname(input.fileName), path);
+}
+
+function usable(secret: Secret | undefined): Secret | undefined {
+  return secret === undefined || secret.reveal() === "" ? undefined : secret;
+}
+
+type Defined<T> = {
+  [K in keyof T as undefined extends T[K] ? never : K]: T[K];
+} & { [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined> };
+
+/** Without the keys whose value is undefined: left out and undefined are one in a file. */
+function defined<T extends object>(value: T): Defined<T> {
+  const entries = Object.entries(value).filter(([, child]) => child !== undefined);
+  return Object.fromEntries(entries) as Defined<T>;
+}
