@@ -1,7 +1,6 @@
 /** The primitives of the format: what is written is read back, and nothing else is accepted. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { AppError } from "../../src/base/error.ts";
 import { ByteReader, ByteWriter } from "../../src/cas/bytes.ts";
 import {
   compressZstd,
@@ -9,6 +8,7 @@ import {
   decompressExactly,
   parseZstdFrame,
 } from "../../src/cas/zstd.ts";
+import { expectDamaged } from "./expect-damaged.ts";
 
 type Part =
   | { kind: "u8" | "u32" | "varint" | "zigzag"; value: number }
@@ -42,17 +42,6 @@ function read(bytes: Uint8Array, parts: readonly Part[]): unknown[] {
   const values = parts.map(({ kind }) => reader[kind]());
   reader.end();
   return values;
-}
-
-function expectDamaged(fn: () => unknown): void {
-  let thrown: unknown;
-  try {
-    fn();
-  } catch (error) {
-    thrown = error;
-  }
-  expect(thrown).toBeInstanceOf(AppError);
-  expect((thrown as AppError).kind).toBe("damaged");
 }
 
 describe("ByteWriter and ByteReader", () => {
