@@ -1,0 +1,120 @@
+/**
+ * Backups as people and programs see them: one row for a list, one page for a single backup. Made
+ * from the replayed log and, for the page, from the manifest; no request to the site for a list.
+ */
+import type { Manifest } from "../cas/manifest.ts";
+import { readManifest } from "../cas/manifest.ts";
+import { findBackup } from "../cas/find-backup.ts";
+import type { Repository } from "../cas/repository.ts";
+import type { RetentionPolicy } from "../cas/retention.ts";
+import { planRetention } from "../cas/retention.ts";
+import type { BackupRecord, RepositoryState } from "../cas/state.ts";
+import { isPinned, listedBackups } from "../cas/state.ts";
+
+/** One row of `list`. */
+export type BackupSummary = {
+  readonly id: string;
+  readonly name: string;
+  readonly cluster: string;
+  readonly product: string;
+  readonly started: string;
+  readonly ended: string;
+  readonly complete: boolean;
+  readonly nodes: readonly string[];
+  readonly files: number;
+  readonly bytes: number;
+  readonly newBytes: number;
+  readonly storedBytes: number;
+  readonly problemCount: number;
+  readonly pinned: boolean;
+  readonly forgotten?: { readonly time: string; readonly reason: string };
+  /** What retention would do now, and why. */
+  readonly keep: boolean;
+  readonly reasons: readonly string[];
+  readonly sequence: number;
+  readonly site: string;
+};
+
+/** One backup, whole. */
+export type BackupDetail = BackupSummary & {
+  readonly shares: Manifest["nodes"];
+  readonly problems: Manifest["problems"];
+  readonly state: Manifest["state"];
+};
+
+type SummaryOptions = {
+  readonly retention: RetentionPolicy;
+  readonly site: string;
+  readonly forgotten: boolean;
+};
+
+/** Rows for a list, oldest first. */
+export function summarize(state: RepositoryState, options: SummaryOptions): BackupSummary[] {
+  const listed = listedBackups(state);
+  const verdicts = new Map(
+    planRetention(
+      listed.map((backup) => ({
+        id: backup.backup,
+        name: backup.name,
+        cluster: backup.cluster,
+        startMs: Date.parse(backup.started),
+        endMs: Date.parse(backup.ended),
+        complete: backup.complete,
+        pinned: isPinned(state, backup.backup),
+        sequence: backup.sequence,
+      })),
+      options.retention,
+    ).map((verdict) => [verdict.id, verdict]),
+  );
+  const shown = options.forgotten ? [...state.backups.values()] : listed;
+  return shown
+    .toSorted((a, b) => a.sequence - b.sequence)
+    .map((backup) => rowOf(state, backup, verdicts.get(backup.backup), options.site));
+}
+
+/** One backup by name or id, listed or forgotten. */
+export async function detailOf(
+  repository: Repository,
+  wanted: string,
+  options: { readonly retention: RetentionPolicy; readonly cluster?: string; readonly site: string },
+): Promise<BackupDetail> {
+  const state = repository.state;
+  const backup = findBackup(state, wanted, options.cluster, { forgotten: true });
+  const row = summarize(state, { ...options, forgotten: true }).find(
+    (candidate) => candidate.id === backup.backup,
+  )!;
+  const manifest = await readManifest(repository.site, backup);
+  return { ...row, shares: manifest.nodes, problems: manifest.problems, state: manifest.state };
+}
+
+function rowOf(
+  state: RepositoryState,
+  backup: BackupRecord,
+  verdict: { readonly keep: boolean; readonly reasons: readonly string[] } | undefined,
+  site: string,
+): BackupSummary {
+  const forgotten = backup.forgotten;
+  return {
+    id: backup.backup,
+    name: backup.name,
+    cluster: backup.cluster,
+    product: backup.product,
+    started: backup.started,
+    ended: backup.ended,
+    complete: backup.complete,
+    nodes: backup.lists.map((list) => list.node),
+    files: backup.totals.files,
+    bytes: backup.totals.bytes,
+    newBytes: backup.totals.newBytes,
+    storedBytes: backup.totals.storedBytes,
+    problemCount: backup.problems,
+    pinned: isPinned(state, backup.backup),
+    ...(forgotten === undefined
+      ? {}
+      : { forgotten: { time: forgotten.time, reason: forgotten.reason } }),
+    keep: verdict?.keep ?? false,
+    reasons: verdict?.reasons ?? ["forgotten: `astacus undelete` brings it back"],
+    sequence: backup.sequence,
+    site,
+  };
+}

@@ -1,0 +1,123 @@
+/**
+ * Operations that lease nobody: cleanup, verification, and marks on backups. They work on the
+ * repository alone and may run beside anything.
+ */
+import { AppError } from "../base/error.ts";
+import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/backup-marks.ts";
+import { planCleanup, runCleanup } from "../cas/cleanup.ts";
+import { findBackup } from "../cas/find-backup.ts";
+import { verifyRepository } from "../cas/verify.ts";
+import type { RetentionPolicy } from "../cas/retention.ts";
+import type { CoordinatorParts } from "./coordinator-parts.ts";
+import type { OperationContext } from "./operations.ts";
+import type { JsonValue } from "./protocol.ts";
+
+/** How a cleanup may be asked for. */
+export type CleanupRequest = {
+  /** In place of the configured retention. */
+  readonly retention?: RetentionPolicy;
+  readonly dryRun?: boolean;
+  /** Also LIST the site for garbage that no entry speaks of. */
+  readonly sweep?: boolean;
+  /** In place of the configured undo window. */
+  readonly undoWindowMs?: number;
+};
+
+/** Plans a cleanup and, unless it is a dry run, does it. */
+export async function runCleanupOperation(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  request: CleanupRequest,
+  ended: ReadonlySet<string>,
+): Promise<JsonValue> {
+  const { repository, config, doors } = parts;
+  context.progress({ phase: "plan" });
+  using source = parts.openSource();
+  const options = {
+    repository,
+    source,
+    policy: request.retention ?? config.retention,
+    undoWindowMs: request.undoWindowMs ?? config.undoWindowMs,
+    keepSilentMs: config.undoWindowMs,
+    endedOperations: ended,
+    now: doors.clock.now(),
+    operation: context.id,
+    sweep: request.sweep ?? false,
+    signal: context.signal,
+  };
+  if (request.dryRun === true) return (await planCleanup(options)) as unknown as JsonValue;
+  const result = await runCleanup({
+    ...options,
+    onStep: (step) => {
+      context.progress({ phase: step });
+      context.say(step);
+    },
+  });
+  return result as unknown as JsonValue;
+}
+
+/** Verifies one backup or all; fails the operation with `damaged` if anything is wrong. */
+export async function runVerifyOperation(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  request: { readonly backup?: string; readonly deep: boolean },
+): Promise<JsonValue> {
+  const { repository, config } = parts;
+  const state = await repository.catchUp(context.signal);
+  const backups =
+    request.backup === undefined
+      ? undefined
+      : [findBackup(state, request.backup, config.cluster, { forgotten: true })];
+  using source = parts.openSource();
+  const report = await verifyRepository({
+    repository,
+    source,
+    ...(backups === undefined ? {} : { backups }),
+    deep: request.deep,
+    signal: context.signal,
+    onProgress: (progress) => context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
+  });
+  return report as unknown as JsonValue;
+}
+
+/** Forgets, brings back, pins or unpins backups, all or none found by name first. */
+export async function runMarkOperation(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  kind: "delete" | "undelete" | "pin" | "unpin",
+  request: { readonly backups: readonly string[]; readonly reason?: string },
+): Promise<JsonValue> {
+  const { repository, config } = parts;
+  if (request.backups.length === 0) {
+    throw new AppError("usage", "No backup was named.", {
+      guidance: "Name one or more; `astacus list` shows them.",
+    });
+  }
+  const state = await repository.catchUp(context.signal);
+  const found = request.backups.map((wanted) =>
+    findBackup(state, wanted, config.cluster, { forgotten: kind === "undelete" || kind === "pin" }),
+  );
+  const common = { operation: context.id, signal: context.signal };
+  if (kind === "delete") {
+    const ids = found.map((backup) => backup.backup);
+    const reason = request.reason ?? "deleted by name";
+    await forgetBackups(repository, { backups: ids, reason, scope: "all", ...common });
+  } else {
+    for (const backup of found) {
+      if (kind === "undelete") {
+        await undoForget(repository, parts.openSource, { backup: backup.backup, ...common });
+      } else if (kind === "pin") {
+        await pinBackup(repository, parts.openSource, {
+          backup: backup.backup,
+          pin: context.id,
+          reason: request.reason ?? "pinned by name",
+          ...common,
+        });
+      } else {
+        const pins = [...state.pins].filter(([, pin]) => pin.backup === backup.backup);
+        for (const [pin] of pins) await dropPin(repository, { pin, ...common });
+      }
+    }
+  }
+  return { backups: found.map((backup) => ({ id: backup.backup, name: backup.name })) };
+}

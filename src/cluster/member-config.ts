@@ -1,0 +1,31 @@
+/**
+ * What one member of a cluster is told by the composition: names, folders and figures, already
+ * checked. Nothing here knows a configuration file.
+ */
+import type { BackupSettings } from "../cas/backup-settings.ts";
+import type { RetentionPolicy } from "../cas/retention.ts";
+import type { NodeAddress } from "./network.ts";
+
+/** Settings of a member; durations in ms, sizes in bytes, paths as byte strings. */
+export type MemberConfig = {
+  readonly cluster: string;
+  /** This node's name; one of `nodes`. */
+  readonly node: string;
+  readonly nodes: readonly NodeAddress[];
+  /** The node's own folder: `catalog.sqlite`, `operations.sqlite`. */
+  readonly dataFolder: string;
+  /** Where products may put captures; on the file system of the data. */
+  readonly scratchFolder: string;
+  readonly backup: BackupSettings & {
+    readonly attempts: number;
+    /** Commit a backup, marked incomplete, when nodes are missing. */
+    readonly degraded: boolean;
+    /** A backup gives up below this much free space in the data folder. */
+    readonly minimumFreeSpaceBytes: number;
+  };
+  readonly restore: { readonly owner: "recorded" | "parent" | "none"; readonly concurrency: number };
+  readonly retention: RetentionPolicy;
+  readonly undoWindowMs: number;
+  /** How long a node may be silent in an operation. */
+  readonly nodePatienceMs: number;
+};

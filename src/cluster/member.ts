@@ -1,0 +1,261 @@
+/**
+ * One member of a cluster: its repository view, its node side, and the coordinator of whatever it
+ * is asked for. This is the whole system behind the HTTP routes and the simulator alike; it knows
+ * neither.
+ */
+import type { Database } from "bun:sqlite";
+import type { Doors } from "../base/doors.ts";
+import { AppError } from "../base/error.ts";
+import { joinPath } from "../base/path.ts";
+import { Catalog } from "../cas/catalog.ts";
+import { ChunkSource } from "../cas/chunk-source.ts";
+import type { DataPlane } from "../cas/plane.ts";
+import { Repository } from "../cas/repository.ts";
+import type { Product } from "../products/product.ts";
+import type { Site } from "../sites/site.ts";
+import { runBackup } from "./backup-operation.ts";
+import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
+import { detailOf, summarize } from "./backup-summary.ts";
+import type { ClaimTable } from "./claims.ts";
+import type { CoordinatorParts } from "./coordinator-parts.ts";
+import type { CleanupRequest } from "./maintenance.ts";
+import { runCleanupOperation, runMarkOperation, runVerifyOperation } from "./maintenance.ts";
+import type { MemberConfig } from "./member-config.ts";
+import { handleClaimCall } from "./claim-calls.ts";
+import type { NodeAddress } from "./network.ts";
+import { NodeService } from "./node-service.ts";
+import type { OperationKind, OperationRecord } from "./operations.ts";
+import { Operations } from "./operations.ts";
+import type { JsonValue, PhaseEvent } from "./protocol.ts";
+import type { ClusterRestorePlan, RestoreRequest } from "./restore-operation.ts";
+import { planRestore, runRestore } from "./restore-operation.ts";
+import type { ClusterStatus } from "./status.ts";
+import { clusterStatus } from "./status.ts";
+
+/** What a member is made of. */
+export type MemberOptions = {
+  readonly config: MemberConfig;
+  readonly doors: Doors;
+  readonly site: Site;
+  readonly product: Product;
+  readonly version: string;
+  /** The write path: workers, or inline in the simulator. */
+  readonly openPlane: () => DataPlane;
+  readonly signal?: AbortSignal;
+};
+
+/** Bytes of decoded frames that one chunk source keeps. */
+const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
+
+/** How often `list` asks the log for news. */
+const CATCH_UP_INTERVAL_MS = 1_000;
+
+/** One node of a cluster; see the file's header. */
+export class Member implements AsyncDisposable {
+  readonly operations: Operations;
+  readonly config: MemberConfig;
+  readonly #options: MemberOptions;
+  readonly #parts: CoordinatorParts;
+  readonly #node: NodeService;
+  readonly #catalog: Catalog;
+  readonly #database: Database;
+  readonly #claims = new Map<string, ClaimTable>();
+  #caughtUpAt = Number.NEGATIVE_INFINITY;
+
+  private constructor(options: MemberOptions, catalog: Catalog, repository: Repository) {
+    const { config, doors } = options;
+    this.#options = options;
+    this.config = config;
+    this.#catalog = catalog;
+    this.#database = doors.databases.open(joinPath(config.dataFolder, "operations.sqlite"));
+    this.operations = new Operations({
+      database: this.#database,
+      clock: doors.clock,
+      random: doors.random,
+      coordinator: config.node,
+    });
+    const openSource = (): ChunkSource =>
+      new ChunkSource({
+        site: repository.site,
+        index: repository.index,
+        state: () => repository.state,
+        concurrency: config.restore.concurrency,
+        cacheBytes: SOURCE_CACHE_BYTES,
+      });
+    this.#parts = {
+      config,
+      doors,
+      repository,
+      product: options.product,
+      version: options.version,
+      self: mustFindSelf(config),
+      claims: this.#claims,
+      claimsDatabase: () => doors.databases.open(joinPath(config.dataFolder, "claims.sqlite")),
+      openSource,
+    };
+    this.#node = new NodeService({ ...options, repository, catalog, openSource });
+  }
+
+  /** Opens the node's catalog and the repository; refuses a site that is not the one it knows. */
+  static async open(options: MemberOptions): Promise<Member> {
+    const { config, doors } = options;
+    const catalog = Catalog.open(doors.databases, joinPath(config.dataFolder, "catalog.sqlite"));
+    try {
+      const repository = await Repository.open({
+        site: options.site,
+        catalog,
+        doors,
+        node: config.node,
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+      return new Member(options, catalog, repository);
+    } catch (thrown) {
+      catalog[Symbol.dispose]();
+      throw thrown;
+    }
+  }
+
+  /** This node's view of the repository. */
+  get repository(): Repository {
+    return this.#parts.repository;
+  }
+
+  /** Answers a call from another node (or this one). */
+  async handle(
+    method: string,
+    body: unknown,
+    options: { readonly signal: AbortSignal; readonly emit: (event: PhaseEvent) => void },
+  ): Promise<JsonValue> {
+    switch (method) {
+      case "hello":
+        return this.#node.hello(body);
+      case "lease":
+        return this.#node.takeLease(body);
+      case "renew":
+        return this.#node.renew(body);
+      case "release":
+        return this.#node.release(body);
+      case "phase":
+        return this.#node.phase(body, options);
+      case "plan":
+        return this.#node.plan(body, options.signal);
+      case "claim":
+      case "settle":
+      case "resolve":
+        return handleClaimCall(this.#claims, method, body);
+      default:
+        throw new AppError("not-found", `This node knows no method ${method}.`, {
+          guidance: "The nodes run different versions: bring all to the same one.",
+        });
+    }
+  }
+
+  startBackup(request: { readonly name?: string } = {}): OperationRecord {
+    this.#mustBeAlone("backup");
+    return this.operations.start("backup", { ...request }, async (context) => {
+      return (await runBackup(this.#parts, context, request)) as unknown as JsonValue;
+    });
+  }
+
+  planRestore(request: RestoreRequest, signal: AbortSignal): Promise<ClusterRestorePlan> {
+    return planRestore(this.#parts, request, signal);
+  }
+
+  startRestore(request: RestoreRequest): OperationRecord {
+    this.#mustBeAlone("restore");
+    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    return this.operations.start("restore", journaled, async (context) => {
+      return (await runRestore(this.#parts, context, request)) as unknown as JsonValue;
+    });
+  }
+
+  startCleanup(request: CleanupRequest = {}): OperationRecord {
+    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    return this.operations.start("cleanup", journaled, (context) =>
+      runCleanupOperation(this.#parts, context, request, this.#deadOperations()),
+    );
+  }
+
+  startVerify(request: { readonly backup?: string; readonly deep: boolean }): OperationRecord {
+    return this.operations.start("verify", { ...request }, (context) =>
+      runVerifyOperation(this.#parts, context, request),
+    );
+  }
+
+  /** Forgets (`delete`), brings back (`undelete`), pins or unpins backups by name or id. */
+  startMark(
+    kind: "delete" | "undelete" | "pin" | "unpin",
+    request: { readonly backups: readonly string[]; readonly reason?: string },
+  ): OperationRecord {
+    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    return this.operations.start(kind, journaled, (context) =>
+      runMarkOperation(this.#parts, context, kind, request),
+    );
+  }
+
+  /** All backups of the repository, oldest first; forgotten ones too if asked. */
+  async listBackups(
+    options: { readonly forgotten?: boolean; readonly signal?: AbortSignal } = {},
+  ): Promise<BackupSummary[]> {
+    await this.#catchUp(options.signal);
+    return summarize(this.#parts.repository.state, {
+      retention: this.config.retention,
+      site: this.#options.site.name,
+      forgotten: options.forgotten ?? false,
+    });
+  }
+
+  /** One backup with its nodes and problems. */
+  async showBackup(wanted: string, signal?: AbortSignal): Promise<BackupDetail> {
+    await this.#catchUp(signal);
+    return detailOf(this.#parts.repository, wanted, {
+      retention: this.config.retention,
+      cluster: this.config.cluster,
+      site: this.#options.site.name,
+    });
+  }
+
+  status(signal: AbortSignal): Promise<ClusterStatus> {
+    return clusterStatus(this.#parts, this.operations, this.#node, signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.operations.settle();
+    await this.#node.close();
+    this.#database.close();
+    this.#catalog[Symbol.dispose]();
+  }
+
+  async #catchUp(signal?: AbortSignal): Promise<void> {
+    const now = this.#options.doors.clock.monotonic();
+    if (now - this.#caughtUpAt < CATCH_UP_INTERVAL_MS) return;
+    await this.#parts.repository.catchUp(signal);
+    this.#caughtUpAt = now;
+  }
+
+  /** One backup or restore per coordinator at a time: a second would only meet the first one's leases. */
+  #mustBeAlone(kind: OperationKind): void {
+    const other = this.operations
+      .running()
+      .find((record) => record.kind === "backup" || record.kind === "restore");
+    if (other === undefined) return;
+    throw new AppError("conflict", `A ${other.kind} is running (operation ${other.id}).`, {
+      guidance: `Wait for it, or stop it with \`astacus cancel ${other.id}\`; then start the ${kind}.`,
+      context: { reason: "lease-held", operation: other.id },
+    });
+  }
+
+  /** Operations of this node that have ended: their keeps and pins may be dropped. */
+  #deadOperations(): ReadonlySet<string> {
+    const ended = this.operations.list({ limit: 10_000 }).filter((one) => one.ended !== undefined);
+    return new Set(ended.map((one) => one.id));
+  }
+}
+
+function mustFindSelf(config: MemberConfig): NodeAddress {
+  const self = config.nodes.find((node) => node.name === config.node);
+  if (self !== undefined) return self;
+  throw new AppError("config", `Node ${config.node} is not among the cluster's nodes.`, {
+    guidance: `They are ${config.nodes.map((node) => node.name).join(", ")}; use --node.`,
+  });
+}

@@ -1,0 +1,23 @@
+/**
+ * What one node's side of the operations works with.
+ */
+import type { Doors } from "../base/doors.ts";
+import type { Catalog } from "../cas/catalog.ts";
+import type { ChunkSource } from "../cas/chunk-source.ts";
+import type { DataPlane } from "../cas/plane.ts";
+import type { Repository } from "../cas/repository.ts";
+import type { Product } from "../products/product.ts";
+import type { MemberConfig } from "./member-config.ts";
+
+/** Everything that a node's side needs. */
+export type NodeParts = {
+  readonly config: MemberConfig;
+  readonly doors: Doors;
+  readonly repository: Repository;
+  readonly catalog: Catalog;
+  readonly product: Product;
+  readonly version: string;
+  readonly openPlane: () => DataPlane;
+  /** A chunk source that reads through this node's index. */
+  readonly openSource: () => ChunkSource;
+};

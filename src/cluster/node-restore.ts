@@ -1,0 +1,159 @@
+/**
+ * A node's share of a restore: what would be done (plan), and doing it (place). Both read the same
+ * manifest and walk the same listings; the plan touches nothing.
+ */
+import { AppError } from "../base/error.ts";
+import { pathFromText } from "../base/path.ts";
+import type { Manifest } from "../cas/manifest.ts";
+import { readManifest } from "../cas/manifest.ts";
+import { planVolumeRestore, runVolumeRestore } from "../cas/restore.ts";
+import type { NodePhaseContext, RestoreTarget } from "../products/product.ts";
+import type { NodeParts } from "./node-parts.ts";
+import type { JsonValue, PhaseEvent, Placed, VolumePlan } from "./protocol.ts";
+
+type Share = {
+  readonly volume: Manifest["nodes"][number]["volumes"][number];
+  readonly target: RestoreTarget;
+};
+
+/** What a restore of `from`'s share onto this node would do, volume by volume. */
+export async function planOnNode(
+  parts: NodeParts,
+  request: { readonly backup: string; readonly from: string; readonly paths: readonly string[] },
+  signal: AbortSignal,
+): Promise<VolumePlan[]> {
+  const context = planContext(parts, signal);
+  const shares = await sharesOf(parts, request, context);
+  const plans: VolumePlan[] = [];
+  using source = parts.openSource();
+  for (const { volume, target } of shares) {
+    const plan = await planVolumeRestore({
+      listing: volume.listing,
+      source,
+      files: parts.doors.files,
+      target: target.root,
+      filter: request.paths,
+      ownerPolicy: parts.config.restore.owner,
+      extra: request.paths.length === 0 ? target.extra : "keep",
+      signal,
+    });
+    plans.push({
+      volume: volume.name,
+      target: target.root,
+      files: plan.files,
+      bytes: plan.bytes,
+      filesKept: plan.filesKept,
+      bytesKept: plan.bytesKept,
+      filesToWrite: plan.filesToWrite,
+      bytesToWrite: plan.bytesToWrite,
+      bytesToFetch: plan.bytesToFetch,
+      directories: plan.directories,
+      extraFiles: plan.extraFiles,
+      extraSample: [...plan.extraSample],
+      extraRemoved: target.extra === "remove" && request.paths.length === 0,
+      refusals: [...plan.refusals],
+    });
+  }
+  return plans;
+}
+
+/** Puts `from`'s share in place on this node. */
+export async function placeOnNode(
+  parts: NodeParts,
+  options: {
+    readonly input: { readonly backup: string; readonly from: string; readonly paths: readonly string[] };
+    readonly context: NodePhaseContext;
+    readonly emit: (event: PhaseEvent) => void;
+    readonly signal: AbortSignal;
+  },
+): Promise<JsonValue> {
+  const { input, signal } = options;
+  const shares = await sharesOf(parts, input, options.context);
+  const total = { files: 0, bytes: 0 };
+  const filesTotal = shares.reduce((sum, share) => sum + share.volume.files, 0);
+  const bytesTotal = shares.reduce((sum, share) => sum + share.volume.bytes, 0);
+  const placed: Placed = {
+    filesWritten: 0,
+    bytesWritten: 0,
+    filesKept: 0,
+    filesRemoved: 0,
+    ownersNotSet: 0,
+    fetchedBytes: 0,
+  };
+  using source = parts.openSource();
+  for (const { volume, target } of shares) {
+    const result = await runVolumeRestore({
+      listing: volume.listing,
+      source,
+      files: parts.doors.files,
+      random: parts.doors.random,
+      target: target.root,
+      filter: input.paths,
+      ownerPolicy: parts.config.restore.owner,
+      extra: input.paths.length === 0 ? target.extra : "keep",
+      ...(target.group === undefined ? {} : { restoreOrder: target.group }),
+      signal,
+      onProgress: (progress) =>
+        options.emit({
+          files: total.files + progress.files,
+          bytes: total.bytes + progress.bytes,
+          filesTotal,
+          bytesTotal,
+        }),
+    });
+    total.files += volume.files;
+    total.bytes += volume.bytes;
+    placed.filesWritten += result.filesWritten;
+    placed.bytesWritten += result.bytesWritten;
+    placed.filesKept += result.filesKept;
+    placed.filesRemoved += result.filesRemoved;
+    placed.ownersNotSet += result.ownersNotSet;
+    placed.fetchedBytes += result.fetchedBytes;
+  }
+  return placed;
+}
+
+async function sharesOf(
+  parts: NodeParts,
+  request: { readonly backup: string; readonly from: string },
+  context: NodePhaseContext,
+): Promise<Share[]> {
+  const state = await parts.repository.catchUp(context.signal);
+  const backup = state.backups.get(request.backup);
+  if (backup === undefined) {
+    throw new AppError("not-found", `Backup ${request.backup} is not in this repository any more.`, {
+      guidance: "`astacus list` shows what there is.",
+    });
+  }
+  const manifest = await readManifest(parts.repository.site, backup);
+  const node = manifest.nodes.find((candidate) => candidate.name === request.from);
+  if (node === undefined) {
+    throw new AppError("not-found", `Backup ${backup.name} has no node ${request.from}.`, {
+      guidance: `Its nodes are ${manifest.nodes.map((one) => one.name).join(", ")}.`,
+    });
+  }
+  const targets = parts.product.targets(context);
+  return node.volumes.map((volume) => {
+    const target = targets.find((candidate) => candidate.volume === volume.name);
+    if (target === undefined) {
+      throw new AppError("refused", `This node's configuration has no place for volume ${volume.name}.`, {
+        guidance: `Configure a root for it; in the backup it was ${volume.root}.`,
+      });
+    }
+    return { volume, target: { ...target, root: target.root || pathFromText(volume.root) } };
+  });
+}
+
+function planContext(parts: NodeParts, signal: AbortSignal): NodePhaseContext {
+  const { config, doors } = parts;
+  return {
+    doors,
+    operation: "plan",
+    signal,
+    say: () => undefined,
+    node: config.node,
+    zone: config.nodes.find((node) => node.name === config.node)?.zone ?? "",
+    scratch: config.scratchFolder,
+    input: null,
+  };
+}

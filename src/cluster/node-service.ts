@@ -1,0 +1,267 @@
+/**
+ * One node's side of every operation: answers who it is, holds the lease, runs phases. A phase is
+ * keyed by (attempt, pass, name): asking again attaches to the work under way or gives its result
+ * once more, so a broken connection costs nothing. All work ends with its lease.
+ */
+import { AppError } from "../base/error.ts";
+import { joinPath } from "../base/path.ts";
+import type { NodePhaseContext, Phase } from "../products/product.ts";
+import type { Leased } from "./lease.ts";
+import { LeaseHolder } from "./lease.ts";
+import { NodeBackupSession } from "./node-backup.ts";
+import type { NodeParts } from "./node-parts.ts";
+import { placeOnNode, planOnNode } from "./node-restore.ts";
+import type { HelloAnswer, JsonValue, PhaseEvent, PhaseRequest } from "./protocol.ts";
+import {
+  helloRequestSchema,
+  leaseNameSchema,
+  leaseRequestSchema,
+  phaseRequestSchema,
+  placeInputSchema,
+  planRequestSchema,
+  PROTOCOL_VERSION,
+  releaseRequestSchema,
+  storeInputSchema,
+} from "./protocol.ts";
+
+type Work = {
+  readonly result: Promise<JsonValue>;
+  readonly listeners: Set<(event: PhaseEvent) => void>;
+};
+
+type Under = {
+  readonly lease: Leased;
+  readonly works: Map<string, Work>;
+  session: { readonly attempt: number; readonly backup: NodeBackupSession } | undefined;
+};
+
+/** Handles the node methods of the wire protocol. */
+export class NodeService {
+  readonly #parts: NodeParts;
+  readonly #leases: LeaseHolder;
+  #under: Under | undefined;
+
+  constructor(parts: NodeParts) {
+    this.#parts = parts;
+    this.#leases = new LeaseHolder(parts.doors.clock);
+  }
+
+  /** The operation that holds this node's lease. */
+  get lease(): { operation: string; kind: string } | undefined {
+    const request = this.#leases.current;
+    return request === undefined ? undefined : { operation: request.operation, kind: request.kind };
+  }
+
+  /** Ends the lease and all work under it. */
+  async close(): Promise<void> {
+    await this.#leases.close();
+  }
+
+  async hello(body: unknown): Promise<HelloAnswer> {
+    const request = helloRequestSchema.parse(body);
+    const { config, repository, version, product } = this.#parts;
+    if (request.cluster !== config.cluster) {
+      throw new AppError(
+        "refused",
+        `Node ${config.node} belongs to cluster ${config.cluster}, not to ${request.cluster}.`,
+        { guidance: "Mend the address or the cluster's name in the configuration." },
+      );
+    }
+    if (request.protocol !== PROTOCOL_VERSION) {
+      throw new AppError(
+        "refused",
+        `Node ${config.node} (Astacus ${version}) speaks protocol ${PROTOCOL_VERSION}, the coordinator (Astacus ${request.version}) ${request.protocol}.`,
+        { guidance: "Bring all nodes to one version; then run the command again." },
+      );
+    }
+    const state = await repository.catchUp();
+    const zone = config.nodes.find((node) => node.name === config.node)?.zone ?? "";
+    return {
+      node: config.node,
+      zone,
+      version,
+      protocol: PROTOCOL_VERSION,
+      cluster: config.cluster,
+      product: product.kind,
+      repository: state.repositoryId,
+      site: state.siteId,
+      location: repository.site.location,
+      head: { sequence: state.sequence, hash: state.entryHash },
+      lease: this.lease ?? null,
+    };
+  }
+
+  async takeLease(body: unknown): Promise<JsonValue> {
+    const request = leaseRequestSchema.parse(body);
+    await this.#leases.take(request);
+    if (this.#under?.lease.request.lease !== request.lease) {
+      const lease = this.#leases.use(request.lease);
+      const under: Under = { lease, works: new Map(), session: undefined };
+      this.#under = under;
+      lease.onEnd(() => this.#cleanUp(under));
+    }
+    return {};
+  }
+
+  renew(body: unknown): JsonValue {
+    this.#leases.renew(leaseNameSchema.parse(body).lease);
+    return {};
+  }
+
+  /** Ends the lease; with a backup id, what this node stored becomes trusted. */
+  async release(body: unknown): Promise<JsonValue> {
+    const request = releaseRequestSchema.parse(body);
+    const under = this.#under;
+    if (request.backup !== null && under?.lease.request.lease === request.lease) {
+      await this.#parts.repository.catchUp();
+      under.session?.backup.committed(request.backup);
+    }
+    await this.#leases.release(request.lease);
+    return {};
+  }
+
+  /** Runs a phase or attaches to it; resolves with its result. */
+  async phase(
+    body: unknown,
+    options: { readonly emit: (event: PhaseEvent) => void; readonly signal: AbortSignal },
+  ): Promise<JsonValue> {
+    const request = phaseRequestSchema.parse(body);
+    this.#leases.use(request.lease);
+    const under = this.#under;
+    if (under === undefined || under.lease.request.lease !== request.lease) {
+      throw new AppError("conflict", "This lease is not in force on this node.", {
+        context: { reason: "lease-lost" },
+      });
+    }
+    const key = `${request.attempt}/${request.pass}/${request.name}`;
+    let work = under.works.get(key);
+    if (work === undefined) {
+      const listeners = new Set<(event: PhaseEvent) => void>();
+      const result = this.#runPhase(under, request, (event) => {
+        for (const listener of listeners) listener(event);
+      });
+      result.catch(() => undefined); // who attaches gets the error; nobody may be there now
+      work = { result, listeners };
+      under.works.set(key, work);
+    }
+    work.listeners.add(options.emit);
+    try {
+      return await raceAbort(work.result, options.signal);
+    } finally {
+      work.listeners.delete(options.emit);
+    }
+  }
+
+  async plan(body: unknown, signal: AbortSignal): Promise<JsonValue> {
+    const request = planRequestSchema.parse(body);
+    return { volumes: await planOnNode(this.#parts, request, signal) };
+  }
+
+  async #runPhase(
+    under: Under,
+    request: PhaseRequest,
+    emit: (event: PhaseEvent) => void,
+  ): Promise<JsonValue> {
+    const signal = under.lease.signal;
+    switch (request.name) {
+      case "store": {
+        const input = storeInputSchema.parse(request.input);
+        const session = await this.#sessionFor(under, request.attempt, input.lookUpAll, emit);
+        return session.store(this.#context(under, request, input.product, emit));
+      }
+      case "settle":
+        return this.#mustHaveSession(under, request).settle();
+      case "finish":
+        return this.#mustHaveSession(under, request).finish();
+      case "place": {
+        const input = placeInputSchema.parse(request.input);
+        const context = this.#context(under, request, input.product, emit);
+        return placeOnNode(this.#parts, { input, context, emit, signal });
+      }
+      default:
+        return this.#runProductPhase(under, request, emit);
+    }
+  }
+
+  async #runProductPhase(
+    under: Under,
+    request: PhaseRequest,
+    emit: (event: PhaseEvent) => void,
+  ): Promise<JsonValue> {
+    const { product } = this.#parts;
+    const kind = under.lease.request.kind;
+    const phases: readonly Phase[] =
+      kind === "backup" ? product.backupPhases : product.restorePhases;
+    const phase = phases.find((candidate) => candidate.name === request.name);
+    if (phase === undefined || phase.on !== "nodes") {
+      throw new AppError("refused", `Product ${product.kind} has no node phase ${request.name}.`, {
+        guidance: "The nodes may run different versions: bring all to the same one.",
+      });
+    }
+    const result = await phase.run(this.#context(under, request, request.input, emit));
+    return result as JsonValue;
+  }
+
+  #context(
+    under: Under,
+    request: PhaseRequest,
+    input: JsonValue,
+    emit: (event: PhaseEvent) => void,
+  ): NodePhaseContext {
+    const { config, doors } = this.#parts;
+    return {
+      doors,
+      operation: request.operation,
+      signal: under.lease.signal,
+      say: (message) => emit({ message }),
+      node: config.node,
+      zone: config.nodes.find((node) => node.name === config.node)?.zone ?? "",
+      scratch: joinPath(config.scratchFolder, request.operation),
+      input,
+    };
+  }
+
+  async #sessionFor(
+    under: Under,
+    attempt: number,
+    lookUpAll: boolean,
+    emit: (event: PhaseEvent) => void,
+  ): Promise<NodeBackupSession> {
+    await under.session?.backup.close();
+    const backup = await NodeBackupSession.open(this.#parts, {
+      lease: under.lease,
+      lookUpAll,
+      emit,
+    });
+    under.session = { attempt, backup };
+    return backup;
+  }
+
+  #mustHaveSession(under: Under, request: PhaseRequest): NodeBackupSession {
+    const session = under.session;
+    if (session === undefined || session.attempt !== request.attempt) {
+      throw new AppError("conflict", `Phase ${request.name} needs what this node has lost.`, {
+        guidance: "The node restarted; the operation is tried again by itself.",
+        context: { reason: "lease-lost" },
+      });
+    }
+    return session.backup;
+  }
+
+  async #cleanUp(under: Under): Promise<void> {
+    await Promise.allSettled([...under.works.values()].map((work) => work.result));
+    await under.session?.backup.close();
+    under.session = undefined;
+    if (this.#under === under) this.#under = undefined;
+  }
+}
+
+/** The promise, or the signal's reason, whichever is first. */
+function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}

@@ -1,0 +1,196 @@
+/**
+ * The wire protocol between nodes: every method, its request and its answer, as strict schemas that
+ * both sides apply. The coordinator and the node service meet only here. A long call streams events
+ * and ends in one result; it may be repeated at any time with the same key, and then attaches to the
+ * work that is already under way.
+ */
+import { z } from "zod";
+import { segmentRefSchema } from "../cas/entry.ts";
+import { treeRootSchema } from "../cas/tree.ts";
+
+/** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
+export const PROTOCOL_VERSION = 1;
+
+/** How long a lease lives without a renewal. */
+export const LEASE_TTL_MS = 60_000;
+/** How often the coordinator renews. */
+export const LEASE_RENEW_MS = 15_000;
+/** Ids in one claim request. */
+export const CLAIM_BATCH_COUNT_MAX = 4_096;
+
+const json: z.ZodType<JsonValue> = z.lazy(() =>
+  z.union([z.null(), z.boolean(), z.number(), z.string(), z.array(json), z.record(z.string(), json)]),
+);
+/** Plain data on the wire. */
+export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue };
+export const jsonSchema = json;
+
+const randomId = z.string().regex(/^[0-9a-f]{32}$/);
+
+export const headSchema = z.strictObject({ sequence: z.number().int().min(0), hash: z.string() });
+
+export const helloRequestSchema = z.strictObject({ protocol: z.number().int(), cluster: z.string(), version: z.string() });
+export const helloAnswerSchema = z.strictObject({
+  node: z.string(),
+  zone: z.string(),
+  version: z.string(),
+  protocol: z.number().int(),
+  cluster: z.string(),
+  product: z.string(),
+  repository: z.string(),
+  site: z.string(),
+  location: z.string(),
+  head: headSchema,
+  lease: z.union([z.null(), z.strictObject({ operation: z.string(), kind: z.string() })]),
+});
+/** What a node says of itself. */
+export type HelloAnswer = z.infer<typeof helloAnswerSchema>;
+
+export const leaseRequestSchema = z.strictObject({
+  operation: randomId,
+  lease: randomId,
+  kind: z.enum(["backup", "restore"]),
+  coordinator: z.string(),
+  ttlMs: z.number().int().positive(),
+});
+export type LeaseRequest = z.infer<typeof leaseRequestSchema>;
+
+export const leaseNameSchema = z.strictObject({ operation: randomId, lease: randomId });
+
+export const releaseRequestSchema = z.strictObject({
+  operation: randomId,
+  lease: randomId,
+  /** The backup that was committed with this node's share, if one was. */
+  backup: z.union([z.null(), randomId]),
+});
+
+export const phaseRequestSchema = z.strictObject({
+  operation: randomId,
+  lease: randomId,
+  /** Attempt and pass make the key of the work with the name: the same key attaches. */
+  attempt: z.number().int().min(0),
+  pass: z.number().int().min(0),
+  name: z.string().min(1).max(100),
+  input: json,
+});
+export type PhaseRequest = z.infer<typeof phaseRequestSchema>;
+
+export const planRequestSchema = z.strictObject({
+  backup: randomId,
+  from: z.string(),
+  paths: z.array(z.string()),
+});
+/** What a restore would do to one volume of one node. */
+export const volumePlanSchema = z.strictObject({
+  volume: z.string(),
+  target: z.string(),
+  files: z.number(),
+  bytes: z.number(),
+  filesKept: z.number(),
+  bytesKept: z.number(),
+  filesToWrite: z.number(),
+  bytesToWrite: z.number(),
+  bytesToFetch: z.number(),
+  directories: z.number(),
+  extraFiles: z.number(),
+  extraSample: z.array(z.string()),
+  extraRemoved: z.boolean(),
+  refusals: z.array(z.string()),
+});
+export type VolumePlan = z.infer<typeof volumePlanSchema>;
+export const planAnswerSchema = z.strictObject({ volumes: z.array(volumePlanSchema) });
+
+/** What a restore did on one node. */
+export const placedSchema = z.strictObject({
+  filesWritten: z.number(),
+  bytesWritten: z.number(),
+  filesKept: z.number(),
+  filesRemoved: z.number(),
+  ownersNotSet: z.number(),
+  fetchedBytes: z.number(),
+});
+export type Placed = z.infer<typeof placedSchema>;
+
+/** Input of the core phase `place`. */
+export const placeInputSchema = z.strictObject({
+  backup: randomId,
+  from: z.string(),
+  paths: z.array(z.string()),
+  product: json,
+});
+/** Input of the core phase `store`. */
+export const storeInputSchema = z.strictObject({ lookUpAll: z.boolean(), product: json });
+
+const hexIds = z.array(z.string().length(64)).max(CLAIM_BATCH_COUNT_MAX);
+export const claimRequestSchema = z.strictObject({ operation: randomId, node: z.string(), ids: hexIds });
+export const claimAnswerSchema = z.strictObject({ ours: z.array(z.boolean()) });
+const claimPlace = z.strictObject({
+  id: z.string().length(64),
+  pack: z.string(),
+  frame: z.number().int().min(0),
+  birth: z.number().int().min(0),
+});
+export const settleRequestSchema = z.strictObject({
+  operation: randomId,
+  node: z.string(),
+  places: z.array(claimPlace).max(CLAIM_BATCH_COUNT_MAX),
+});
+export const settleAnswerSchema = z.strictObject({});
+export const resolveRequestSchema = z.strictObject({ operation: randomId, node: z.string(), ids: hexIds });
+export const resolveAnswerSchema = z.strictObject({
+  places: z.array(z.union([claimPlace.omit({ id: true }), z.literal("yours"), z.literal("wait")])),
+});
+
+/** One reason why a backup is not whole. */
+export const problemSchema = z.strictObject({
+  path: z.string(),
+  kind: z.enum(["unreadable", "vanished", "changed", "unsupported"]),
+  message: z.string(),
+});
+
+export const nodeTotalsSchema = z.strictObject({
+  files: z.number(),
+  directories: z.number(),
+  bytes: z.number(),
+  readBytes: z.number(),
+  newBytes: z.number(),
+  storedBytes: z.number(),
+  chunks: z.number(),
+  newChunks: z.number(),
+  unchangedFiles: z.number(),
+});
+
+/** What a node stored: the answer of the last core phase of a backup. */
+export const nodeStoredSchema = z.strictObject({
+  volumes: z.array(
+    z.strictObject({
+      name: z.string(),
+      root: z.string(),
+      listing: treeRootSchema,
+      files: z.number(),
+      directories: z.number(),
+      bytes: z.number(),
+    }),
+  ),
+  list: treeRootSchema,
+  listPacks: z.array(z.string()),
+  segments: z.array(segmentRefSchema),
+  totals: nodeTotalsSchema,
+  problems: z.array(problemSchema),
+  problemCount: z.number(),
+  plannedAt: z.number(),
+});
+export type NodeStoredAnswer = z.infer<typeof nodeStoredSchema>;
+
+/** Events of a running phase. */
+export const phaseEventSchema = z.strictObject({
+  files: z.number().optional(),
+  bytes: z.number().optional(),
+  bytesTotal: z.number().optional(),
+  filesTotal: z.number().optional(),
+  readBytes: z.number().optional(),
+  newBytes: z.number().optional(),
+  storedBytes: z.number().optional(),
+  message: z.string().optional(),
+});
+export type PhaseEvent = z.infer<typeof phaseEventSchema>;

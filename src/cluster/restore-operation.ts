@@ -1,0 +1,287 @@
+/**
+ * Restore of a backup onto the cluster: a plan that names every share, place and refusal, then
+ * exactly that plan, in the product's phases. The backup is pinned while it runs, so that no
+ * cleanup takes it away underneath.
+ */
+import { AppError, toAppError } from "../base/error.ts";
+import { pinBackup, dropPin } from "../cas/backup-marks.ts";
+import type { Manifest } from "../cas/manifest.ts";
+import { readManifest } from "../cas/manifest.ts";
+import type { BackupRecord } from "../cas/state.ts";
+import { findBackup } from "../cas/find-backup.ts";
+import type { ClusterPhaseContext, Json } from "../products/product.ts";
+import { ClusterSession } from "./cluster-session.ts";
+import type { CoordinatorParts } from "./coordinator-parts.ts";
+import type { NodeAddress } from "./network.ts";
+import { callNode } from "./network.ts";
+import type { MapPair } from "./node-map.ts";
+import { checkPairs, mapNodes } from "./node-map.ts";
+import type { OperationContext } from "./operations.ts";
+import { ProgressBoard } from "./progress-board.ts";
+import type { JsonValue, Placed, VolumePlan } from "./protocol.ts";
+import { placedSchema, planAnswerSchema } from "./protocol.ts";
+
+/** What to restore, and where. */
+export type RestoreRequest = {
+  /** Name or id; the newest complete backup of this cluster by default. */
+  readonly backup?: string;
+  /** Some shares only. */
+  readonly nodes?: readonly MapPair[];
+  /** Only files that match one of these globs. */
+  readonly paths?: readonly string[];
+  /** Restore a backup that is marked incomplete. */
+  readonly incomplete?: boolean;
+};
+
+/** What a restore would do. */
+export type ClusterRestorePlan = {
+  readonly backup: { readonly id: string; readonly name: string; readonly complete: boolean };
+  readonly nodes: readonly (MapPair & {
+    readonly zone: string;
+    readonly volumes: readonly VolumePlan[];
+    readonly refusals: readonly string[];
+  })[];
+  readonly refusals: readonly string[];
+  readonly totals: {
+    readonly files: number;
+    readonly bytes: number;
+    readonly filesToWrite: number;
+    readonly bytesToWrite: number;
+    readonly bytesToFetch: number;
+    readonly filesKept: number;
+    readonly extraFiles: number;
+  };
+  /** At a rate seen on this node before; undefined until one was. */
+  readonly estimateMs?: number;
+};
+
+/** What a restore did. */
+export type RestoreResult = {
+  readonly backup: string;
+  readonly name: string;
+  readonly nodes: readonly (MapPair & Placed)[];
+  readonly totals: Placed;
+};
+
+/** One try of a plan call: it walks listings and disks. */
+const PLAN_TIMEOUT_MS = 3_600_000;
+
+type Chosen = { readonly backup: BackupRecord; readonly manifest: Manifest; readonly pairs: MapPair[] };
+
+/** Shows what `runRestore` with the same request would do; touches nothing. */
+export async function planRestore(
+  parts: CoordinatorParts,
+  request: RestoreRequest,
+  signal: AbortSignal,
+): Promise<ClusterRestorePlan> {
+  const { backup, pairs } = await choose(parts, request, signal);
+  const nodes = await Promise.all(
+    pairs.map(async (pair) => {
+      const node = mustGetNode(parts, pair.to);
+      try {
+        const answer = await callNode(
+          parts.doors,
+          node,
+          {
+            method: "plan",
+            body: { backup: backup.backup, from: pair.from, paths: request.paths ?? [] },
+            answer: planAnswerSchema,
+          },
+          { timeoutMs: PLAN_TIMEOUT_MS, patienceMs: 10_000, signal },
+        );
+        const refusals = answer.volumes.flatMap((volume) => volume.refusals);
+        return { ...pair, zone: node.zone, volumes: answer.volumes, refusals };
+      } catch (thrown) {
+        signal.throwIfAborted();
+        return { ...pair, zone: node.zone, volumes: [], refusals: [toAppError(thrown).message] };
+      }
+    }),
+  );
+  const volumes = nodes.flatMap((node) => node.volumes);
+  const add = (pick: (volume: VolumePlan) => number): number =>
+    volumes.reduce((total, volume) => total + pick(volume), 0);
+  return {
+    backup: { id: backup.backup, name: backup.name, complete: backup.complete },
+    nodes,
+    refusals: nodes.flatMap((node) => node.refusals.map((refusal) => `${node.to}: ${refusal}`)),
+    totals: {
+      files: add((volume) => volume.files),
+      bytes: add((volume) => volume.bytes),
+      filesToWrite: add((volume) => volume.filesToWrite),
+      bytesToWrite: add((volume) => volume.bytesToWrite),
+      bytesToFetch: add((volume) => volume.bytesToFetch),
+      filesKept: add((volume) => volume.filesKept),
+      extraFiles: add((volume) => volume.extraFiles),
+    },
+  };
+}
+
+/** Restores; throws before any byte moves if the plan has refusals. */
+export async function runRestore(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  request: RestoreRequest,
+): Promise<RestoreResult> {
+  context.progress({ phase: "plan" });
+  const plan = await planRestore(parts, request, context.signal);
+  if (plan.refusals.length > 0) {
+    throw new AppError("refused", `The restore was refused: ${plan.refusals.join("; ")}`, {
+      guidance: "`astacus restore --plan` shows the whole plan.",
+    });
+  }
+  const chosen = await choose(parts, { ...request, backup: plan.backup.id }, context.signal);
+  const board = new ProgressBoard(
+    context,
+    chosen.pairs.map((pair) => pair.to),
+  );
+  await pinBackup(parts.repository, parts.openSource, {
+    backup: chosen.backup.backup,
+    pin: context.id,
+    reason: "restore",
+    operation: context.id,
+    signal: context.signal,
+  });
+  try {
+    await using session = await ClusterSession.open(
+      {
+        ...parts,
+        context,
+        kind: "restore",
+        cluster: parts.config.cluster,
+        patienceMs: parts.config.nodePatienceMs,
+        board,
+      },
+      chosen.pairs.map((pair) => mustGetNode(parts, pair.to)),
+      false,
+    );
+    const placed = await runPhases(parts, context, { request, chosen, session });
+    await session.close(null);
+    return resultOf(chosen, placed);
+  } finally {
+    await unpin(parts, context);
+  }
+}
+
+/** The pin goes even when the operation was cancelled; cleanup drops it later if the site is away. */
+async function unpin(parts: CoordinatorParts, context: OperationContext): Promise<void> {
+  try {
+    await dropPin(parts.repository, { pin: context.id, operation: context.id });
+  } catch (thrown) {
+    context.say(`The pin of this restore stays until a cleanup drops it: ${toAppError(thrown).message}`);
+  }
+}
+
+async function runPhases(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  at: { readonly request: RestoreRequest; readonly chosen: Chosen; readonly session: ClusterSession },
+): Promise<Map<string, Placed>> {
+  const { chosen, session, request } = at;
+  const results = new Map<string, ReadonlyMap<string, Json>>();
+  let state = chosen.manifest.state as { readonly [key: string]: Json };
+  let inputs: { readonly [node: string]: Json } = {};
+  const placed = new Map<string, Placed>();
+  const key = { attempt: 0, pass: 0 };
+  const inputOf = (node: NodeAddress): JsonValue =>
+    (inputs[node.name] ?? inputs["*"] ?? null) as JsonValue;
+  for (const phase of parts.product.restorePhases) {
+    context.progress({ phase: phase.name });
+    if (phase.on === "cluster") {
+      const outcome = await phase.run(restoreContext(parts, context, at, results, state));
+      state = { ...state, ...outcome.state };
+      inputs = { ...inputs, ...outcome.inputs };
+    } else if (phase.on === "nodes") {
+      results.set(phase.name, await session.phase(phase.name, key, inputOf));
+    } else if (phase.name === "place") {
+      const answers = await session.phase("place", key, (node) => ({
+        backup: chosen.backup.backup,
+        from: mustGetPair(chosen.pairs, node.name).from,
+        paths: [...(request.paths ?? [])],
+        product: inputOf(node),
+      }));
+      for (const [node, answer] of answers) placed.set(node, placedSchema.parse(answer));
+    }
+  }
+  return placed;
+}
+
+function restoreContext(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  at: { readonly session: ClusterSession },
+  results: ReadonlyMap<string, ReadonlyMap<string, Json>>,
+  state: { readonly [key: string]: Json },
+): ClusterPhaseContext {
+  return {
+    doors: parts.doors,
+    operation: context.id,
+    signal: context.signal,
+    say: (message) => context.say(message),
+    nodes: at.session.nodes.map((node) => ({ name: node.name, zone: node.zone })),
+    results,
+    state,
+  };
+}
+
+async function choose(
+  parts: CoordinatorParts,
+  request: RestoreRequest,
+  signal: AbortSignal,
+): Promise<Chosen> {
+  const state = await parts.repository.catchUp(signal);
+  const backup = findBackup(state, request.backup, parts.config.cluster);
+  if (!backup.complete && request.incomplete !== true) {
+    throw new AppError("refused", `Backup ${backup.name} is marked incomplete (${backup.problems} problems).`, {
+      guidance: "`astacus show` lists them; add --incomplete to restore what it has.",
+    });
+  }
+  const manifest = await readManifest(parts.repository.site, backup);
+  if (manifest.product !== parts.product.kind) {
+    throw new AppError(
+      "refused",
+      `Backup ${backup.name} is of product ${manifest.product}; this cluster is configured for ${parts.product.kind}.`,
+      { guidance: "Restore its files with --to DIRECTORY, or configure the right product." },
+    );
+  }
+  const pairs =
+    request.nodes === undefined
+      ? mapNodes(manifest.nodes, parts.config.nodes)
+      : checkPairs(request.nodes, manifest.nodes, parts.config.nodes);
+  return { backup, manifest, pairs };
+}
+
+function resultOf(chosen: Chosen, placed: ReadonlyMap<string, Placed>): RestoreResult {
+  const nodes = chosen.pairs.flatMap((pair) => {
+    const one = placed.get(pair.to);
+    return one === undefined ? [] : [{ ...pair, ...one }];
+  });
+  const add = (pick: (one: Placed) => number): number =>
+    nodes.reduce((total, one) => total + pick(one), 0);
+  return {
+    backup: chosen.backup.backup,
+    name: chosen.backup.name,
+    nodes,
+    totals: {
+      filesWritten: add((one) => one.filesWritten),
+      bytesWritten: add((one) => one.bytesWritten),
+      filesKept: add((one) => one.filesKept),
+      filesRemoved: add((one) => one.filesRemoved),
+      ownersNotSet: add((one) => one.ownersNotSet),
+      fetchedBytes: add((one) => one.fetchedBytes),
+    },
+  };
+}
+
+function mustGetNode(parts: CoordinatorParts, name: string): NodeAddress {
+  const node = parts.config.nodes.find((candidate) => candidate.name === name);
+  if (node !== undefined) return node;
+  throw new AppError("not-found", `This cluster has no node ${name}.`, {
+    guidance: `Its nodes are ${parts.config.nodes.map((one) => one.name).join(", ")}.`,
+  });
+}
+
+function mustGetPair(pairs: readonly MapPair[], to: string): MapPair {
+  const pair = pairs.find((candidate) => candidate.to === to);
+  if (pair !== undefined) return pair;
+  throw new AppError("internal", `No share is planned for node ${to}.`);
+}

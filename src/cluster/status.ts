@@ -1,0 +1,102 @@
+/**
+ * What a person asks first: is everything up, what runs, how old is the newest good backup.
+ */
+import { toAppError } from "../base/error.ts";
+import { newestComplete } from "../cas/state.ts";
+import type { CoordinatorParts } from "./coordinator-parts.ts";
+import { callNode } from "./network.ts";
+import type { NodeService } from "./node-service.ts";
+import type { OperationRecord, Operations } from "./operations.ts";
+import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
+
+/** The answer of `astacus status`. */
+export type ClusterStatus = {
+  readonly node: string;
+  readonly cluster: string;
+  readonly product: string;
+  readonly version: string;
+  readonly repository: string;
+  readonly site: { readonly name: string; readonly location: string; readonly id: string };
+  readonly sequence: number;
+  readonly backups: number;
+  readonly lastComplete?: { readonly name: string; readonly ended: string; readonly ageSeconds: number };
+  readonly running: readonly OperationRecord[];
+  readonly recent: readonly OperationRecord[];
+  readonly lease?: { readonly operation: string; readonly kind: string };
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly address: string;
+    readonly zone: string;
+    readonly reachable: boolean;
+    readonly version?: string;
+    readonly sequence?: number;
+    readonly lease?: { readonly operation: string; readonly kind: string };
+    readonly error?: string;
+  }[];
+};
+
+/** How long a node may take to say hello. */
+const HELLO_TIMEOUT_MS = 5_000;
+/** Ended operations shown. */
+const RECENT_COUNT = 10;
+
+/** Asks all nodes and the log. */
+export async function clusterStatus(
+  parts: CoordinatorParts,
+  operations: Operations,
+  node: NodeService,
+  signal: AbortSignal,
+): Promise<ClusterStatus> {
+  const { config, repository, doors, version, product } = parts;
+  const state = await repository.catchUp(signal);
+  const newest = newestComplete(state, config.cluster);
+  const nodes = await Promise.all(
+    config.nodes.map(async (one) => {
+      try {
+        const answer = await callNode(
+          doors,
+          one,
+          {
+            method: "hello",
+            body: { protocol: PROTOCOL_VERSION, cluster: config.cluster, version },
+            answer: helloAnswerSchema,
+          },
+          { timeoutMs: HELLO_TIMEOUT_MS, patienceMs: 0, signal },
+        );
+        return {
+          ...one,
+          reachable: true,
+          version: answer.version,
+          sequence: answer.head.sequence,
+          ...(answer.lease === null ? {} : { lease: answer.lease }),
+        };
+      } catch (thrown) {
+        signal.throwIfAborted();
+        return { ...one, reachable: false, error: toAppError(thrown).message };
+      }
+    }),
+  );
+  return {
+    node: config.node,
+    cluster: config.cluster,
+    product: product.kind,
+    version,
+    repository: state.repositoryId,
+    site: { name: repository.site.name, location: repository.site.location, id: state.siteId },
+    sequence: state.sequence,
+    backups: [...state.backups.values()].filter((one) => one.forgotten === undefined).length,
+    ...(newest === undefined
+      ? {}
+      : {
+          lastComplete: {
+            name: newest.name,
+            ended: newest.ended,
+            ageSeconds: Math.max(0, Math.round((doors.clock.now() - Date.parse(newest.ended)) / 1000)),
+          },
+        }),
+    running: operations.running(),
+    recent: operations.list({ limit: RECENT_COUNT }),
+    ...(node.lease === undefined ? {} : { lease: node.lease }),
+    nodes,
+  };
+}

@@ -1,0 +1,19 @@
+/**
+ * From a product's configuration to the product. A new product adds its line here and its schema in
+ * the configuration, and is then known everywhere.
+ */
+import type { FilesConfig } from "./files-config.ts";
+import { createFilesProduct } from "./files.ts";
+import type { Product } from "./product.ts";
+import type { ScriptedConfig } from "./scripted-config.ts";
+import { createScriptedProduct } from "./scripted.ts";
+
+/** The product that the configuration names. */
+export function createProduct(config: FilesConfig | ScriptedConfig): Product {
+  switch (config.type) {
+    case "files":
+      return createFilesProduct(config);
+    case "scripted":
+      return createScriptedProduct(config);
+  }
+}
