@@ -186,8 +186,9 @@ function sortPlaces(chunks: readonly SegmentChunk[]): SegmentChunk[] {
 }
 
 function idPrefix(id: Uint8Array): number {
-  const view = new DataView(id.buffer, id.byteOffset, id.byteLength);
-  return view.getUint32(0) * 0x1_0000 + view.getUint16(4);
+  let prefix = 0;
+  for (let index = 0; index < 6; index++) prefix = prefix * 256 + (id[index] ?? 0);
+  return prefix;
 }
 
 function chunksOf(directory: PackDirectory, pack: number): SegmentChunk[] {
