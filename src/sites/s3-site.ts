@@ -9,13 +9,12 @@
 import type * as Sdk from "@aws-sdk/client-s3";
 import type { S3Client } from "@aws-sdk/client-s3";
 import { readFile } from "node:fs/promises";
-import { Agent as HttpAgent } from "node:http";
-import { Agent as HttpsAgent } from "node:https";
 import { AppError } from "../base/error.ts";
 import { fromHex, sha256, toHex } from "../base/hex.ts";
 import { Semaphore } from "../base/semaphore.ts";
+import { FetchHandler } from "./fetch-handler.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
-import { cancelledBy, isObjectKey, throwIfCancelled } from "./object-key.ts";
+import { isObjectKey, throwIfCancelled } from "./object-key.ts";
 import { s3Error, s3Failure, s3FailureError, type S3Place } from "./s3-error.ts";
 import type { ObjectHead, ObjectRow, Site, SiteCall } from "./site.ts";
 
@@ -41,17 +40,12 @@ export type S3SiteOptions = {
   readonly noProxy?: string;
   /** Requests at once. */
   readonly concurrency?: number;
-  readonly connectTimeoutMs?: number;
-  /** A connection without a byte for so long is given up. */
-  readonly idleTimeoutMs?: number;
-  /** The longest that one request may take, body included. */
+  /** The longest wait for an answer, beside the time for its bytes (256 KiB a second at least). */
   readonly requestTimeoutMs?: number;
 };
 
 const CONCURRENCY = 16;
-const CONNECT_TIMEOUT_MS = 10_000;
-const IDLE_TIMEOUT_MS = 60_000;
-const REQUEST_TIMEOUT_MS = 300_000;
+const REQUEST_TIMEOUT_MS = 60_000;
 const PAGE_KEY_COUNT = 1000;
 
 /**
@@ -64,14 +58,12 @@ const PAGE_KEY_COUNT = 1000;
 export async function openS3Site(options: S3SiteOptions): Promise<Site> {
   // 70 ms of CPU: who has only directory sites does not pay for it.
   const sdk = await import("@aws-sdk/client-s3");
-  const { NodeHttpHandler } = await import("@smithy/node-http-handler");
-  const agent = await agentOptions(options);
-  const handler = new NodeHttpHandler({
-    connectionTimeout: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
-    socketTimeout: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
-    httpAgent: new HttpAgent(agent),
-    httpsAgent: new HttpsAgent(agent),
-    logger: SILENT,
+  const { proxy, noProxy, caFile } = options;
+  const handler = new FetchHandler({
+    timeoutMs: options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS,
+    ...(proxy === undefined ? {} : { proxy }),
+    ...(noProxy === undefined ? {} : { noProxy }),
+    ...(caFile === undefined ? {} : { authorities: await readAuthorities(options.name, caFile) }),
   });
   const client = new sdk.S3Client({
     region: options.region ?? "us-east-1",
@@ -86,7 +78,7 @@ export async function openS3Site(options: S3SiteOptions): Promise<Site> {
     logger: SILENT,
   });
   signWithKnownHash(client);
-  return new S3Site(options, sdk, client);
+  return new S3Site(options, sdk, client, handler);
 }
 
 class S3Site implements Site {
@@ -96,20 +88,25 @@ class S3Site implements Site {
   readonly #prefix: string;
   readonly #sdk: typeof Sdk;
   readonly #client: S3Client;
+  readonly #handler: FetchHandler;
   readonly #permits: Semaphore;
-  readonly #requestTimeoutMs: number;
 
-  constructor(options: S3SiteOptions, sdk: typeof Sdk, client: S3Client) {
+  constructor(options: S3SiteOptions, sdk: typeof Sdk, client: S3Client, handler: FetchHandler) {
     const prefix = (options.prefix ?? "").replace(/^\/+|\/+$/g, "");
-    assertKeyPrefix(prefix);
+    if (prefix !== "" && !isObjectKey(prefix)) {
+      throw new AppError("config", `The prefix of site ${options.name} is not a key.`, {
+        guidance: "Use letters, digits, '.', '_', '-' and single slashes.",
+        context: { site: options.name, prefix },
+      });
+    }
     this.name = options.name;
     this.location = `s3://${options.bucket}${prefix === "" ? "" : `/${prefix}`}`;
     this.#bucket = options.bucket;
     this.#prefix = prefix === "" ? "" : `${prefix}/`;
     this.#sdk = sdk;
     this.#client = client;
+    this.#handler = handler;
     this.#permits = new Semaphore(options.concurrency ?? CONCURRENCY);
-    this.#requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
   }
 
   async get(
@@ -132,8 +129,8 @@ class S3Site implements Site {
     });
     return await this.#call(key, options, async (signal) => {
       try {
-        const answer = await this.#client.send(command, { abortSignal: signal });
-        const body = await readBody(answer.Body, signal);
+        const answer = await this.#client.send(command, abortBy(signal));
+        const body = this.#handler.bytesOf(answer.Body);
         if (body.length !== answer.ContentLength) throw this.#truncated(key, body.length);
         // A server may ignore the range and send the whole.
         const isWhole = isPart && answer.ContentRange === undefined;
@@ -168,7 +165,7 @@ class S3Site implements Site {
     });
     return await this.#call(key, options, async (signal) => {
       try {
-        await this.#client.send(command, { abortSignal: signal });
+        await this.#client.send(command, abortBy(signal));
         return "created";
       } catch (thrown) {
         if (s3Failure(thrown).status === 412) return "exists";
@@ -183,7 +180,7 @@ class S3Site implements Site {
     const command = new this.#sdk.HeadObjectCommand({ ...where, ChecksumMode: "ENABLED" });
     const head = await this.#call(key, options, async (signal) => {
       try {
-        const answer = await this.#client.send(command, { abortSignal: signal });
+        const answer = await this.#client.send(command, abortBy(signal));
         const hash = wholeSha256(answer.ChecksumSHA256);
         return {
           sizeBytes: answer.ContentLength ?? 0,
@@ -212,7 +209,7 @@ class S3Site implements Site {
         Delete: { Quiet: true, Objects: page.map((key) => ({ Key: this.#prefix + key })) },
       });
       await this.#call(page[0], options, async (signal) => {
-        const answer = await this.#client.send(command, { abortSignal: signal });
+        const answer = await this.#client.send(command, abortBy(signal));
         for (const { Key: key = "", Code: code = "", Message: message = "" } of answer.Errors ??
           []) {
           if (code === "NoSuchKey") continue;
@@ -239,7 +236,7 @@ class S3Site implements Site {
       const page = await this.#call(
         undefined,
         options,
-        async (signal) => await this.#client.send(command, { abortSignal: signal }),
+        async (signal) => await this.#client.send(command, abortBy(signal)),
       );
       const before = after;
       for (const { Key: full = "", Size: sizeBytes = 0 } of page.Contents ?? []) {
@@ -257,42 +254,26 @@ class S3Site implements Site {
     this.#client.destroy();
   }
 
-  /** One request (or two): a permit, a deadline, and errors that say what they mean. */
+  /** One request: a permit, and errors that say what they mean. */
   async #call<T>(
     key: string | undefined,
     options: SiteCall,
-    work: (signal: AbortSignal) => Promise<T>,
+    work: (signal: AbortSignal | undefined) => Promise<T>,
   ): Promise<T> {
     throwIfCancelled(options.signal);
-    const limit = new AbortController();
-    const onAbort = (): void => limit.abort(options.signal?.reason);
-    options.signal?.addEventListener("abort", onAbort, { once: true });
-    let timer: ReturnType<typeof setTimeout> | undefined;
     try {
-      // The wait for a permit is not the server's fault, so the deadline begins after it.
-      using _permit = await this.#permits.acquire(limit.signal);
-      timer = setTimeout(() => limit.abort(this.#late()), this.#requestTimeoutMs);
-      return await work(limit.signal);
+      // The deadline of a request begins after the wait, which is not the server's fault.
+      using _permit = await this.#permits.acquire(options.signal);
+      return await work(options.signal);
     } catch (thrown) {
-      if (limit.signal.aborted) throw cancelledBy(limit.signal);
+      throwIfCancelled(options.signal);
       throw s3Error(thrown, this.#place(key));
-    } finally {
-      clearTimeout(timer);
-      options.signal?.removeEventListener("abort", onAbort);
     }
   }
 
   #place(key?: string): S3Place {
     const place = { site: this.name, location: this.location, bucket: this.#bucket };
     return key === undefined ? place : { ...place, key };
-  }
-
-  #late(): AppError {
-    return new AppError(
-      "timeout",
-      `${this.location} did not finish a request in ${this.#requestTimeoutMs} ms.`,
-      { guidance: "Check the network, or raise the timeout.", context: { site: this.name } },
-    );
   }
 
   #truncated(key: string, sizeBytes: number): AppError {
@@ -323,29 +304,8 @@ function ignore(): void {
   // The SDK talks to the console otherwise; all that it says also comes as an error.
 }
 
-type AgentOptions = {
-  readonly keepAlive: true;
-  readonly maxSockets: number;
-  readonly ca?: string;
-  readonly proxyEnv?: { HTTP_PROXY: string; HTTPS_PROXY: string; NO_PROXY?: string };
-};
-
-async function agentOptions(options: S3SiteOptions): Promise<AgentOptions> {
-  const { caFile, proxy, noProxy } = options;
-  return {
-    keepAlive: true,
-    maxSockets: options.concurrency ?? CONCURRENCY,
-    ...(caFile === undefined ? {} : { ca: await readAuthorities(options.name, caFile) }),
-    ...(proxy === undefined
-      ? {}
-      : {
-          proxyEnv: {
-            HTTP_PROXY: proxy,
-            HTTPS_PROXY: proxy,
-            ...(noProxy === undefined ? {} : { NO_PROXY: noProxy }),
-          },
-        }),
-  };
+function abortBy(signal: AbortSignal | undefined): { abortSignal?: AbortSignal } {
+  return signal === undefined ? {} : { abortSignal: signal };
 }
 
 async function readAuthorities(site: string, caFile: string): Promise<string> {
@@ -405,21 +365,4 @@ function hasHeaders(request: unknown): request is { headers: Record<string, stri
 function wholeSha256(checksum: string | undefined): string | undefined {
   if (checksum === undefined || checksum.includes("-")) return undefined;
   return toHex(Uint8Array.fromBase64(checksum));
-}
-
-/** Reads a body; an abort ends the wait even if the connection does not notice it. */
-async function readBody(
-  body: { transformToByteArray(): Promise<Uint8Array> } | undefined,
-  signal: AbortSignal,
-): Promise<Uint8Array> {
-  if (body === undefined) return new Uint8Array();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(cancelledBy(signal));
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    throwIfCancelled(signal);
-    return await Promise.race([body.transformToByteArray(), aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -11,6 +11,7 @@ import { startS3Server, type RealS3 } from "../../scripts/real/s3.ts";
 import { AppError } from "../../src/base/error.ts";
 import { sha256Hex } from "../../src/base/hex.ts";
 import { realRandom } from "../../src/base/random.ts";
+import { isDirect } from "../../src/sites/fetch-handler.ts";
 import { raceCreateIfAbsent } from "../../src/sites/probe.ts";
 import { openS3Site, type S3SiteOptions } from "../../src/sites/s3-site.ts";
 import type { Site } from "../../src/sites/site.ts";
@@ -321,9 +322,25 @@ describe("an S3 site", () => {
     await proxy.stop(true);
   });
 
-  test("refuses half of its credentials and a caFile that is not there", async () => {
+  test("knows the forms of NO_PROXY", () => {
+    const list = "localhost, .example.com,*.other.net,10.0.0.1:9000";
+    const direct = (host: string, port?: number): boolean => isDirect(host, port, list);
+    expect(direct("localhost", 80)).toBe(true);
+    expect(direct("s3.Example.com")).toBe(true);
+    expect(direct("example.com")).toBe(true);
+    expect(direct("a.other.net")).toBe(true);
+    expect(direct("10.0.0.1", 9000)).toBe(true);
+    expect(direct("10.0.0.1", 80)).toBe(false);
+    expect(direct("badexample.com")).toBe(false);
+    expect(isDirect("any", 1, "*")).toBe(true);
+    expect(isDirect("any", 1, "")).toBe(false);
+  });
+
+  test("refuses half of its credentials, a wrong prefix and a caFile that is not there", async () => {
     const half = openS3Site({ ...address, accessKeyId: "id" });
     expect(await thrownBy(half)).toHaveProperty("kind", "config");
+    const prefix = openS3Site({ ...options, prefix: "a/../b" });
+    expect(await thrownBy(prefix)).toHaveProperty("kind", "config");
     const file = openS3Site({ ...options, caFile: join(DIRECTORY, "absent.pem") });
     expect(await thrownBy(file)).toHaveProperty("kind", "config");
   });
