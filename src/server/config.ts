@@ -81,6 +81,7 @@ export type S3SiteConfig = {
   readonly sessionToken?: Secret;
   readonly caFile?: string;
   readonly proxy?: string;
+  readonly transport: "node" | "fetch";
   readonly concurrency: number;
   readonly requestTimeoutMs: number;
 };

@@ -1,5 +1,5 @@
 /**
- * How the S3 SDK's requests are sent: with `fetch`, which costs a third of the CPU of Node's client
+ * How the S3 SDK's requests are sent with `transport: fetch`: by the runtime, which costs a third of the CPU of Node's client
  * for a pack of 32 MiB and half of it for small objects (docs/decisions.md). Bodies are whole
  * buffers in both directions; each answer is read before it is handed on, so that an abort or a
  * broken connection shows in one place. Connections are kept alive by the runtime.
@@ -23,6 +23,12 @@ export type FetchHandlerOptions = {
   readonly authorities?: string;
 };
 
+/** What a site needs of whatever sends its requests. */
+export interface S3Transport {
+  /** The bytes of an object that the SDK handed out as `Body`. */
+  bytesOf(body: object | undefined): Uint8Array;
+}
+
 /** The parts of the SDK's request that are sent. */
 type SdkRequest = {
   readonly method: string;
@@ -45,7 +51,7 @@ type SdkAnswer = {
 };
 
 /** What the SDK calls to send a request. */
-export class FetchHandler {
+export class FetchHandler implements S3Transport {
   readonly metadata = { handlerProtocol: "http/1.1" };
   readonly #options: FetchHandlerOptions;
   /** The SDK wants a stream for an object's bytes; here is what such a stream stands for. */
@@ -77,7 +83,6 @@ export class FetchHandler {
     }
   }
 
-  /** The bytes of an object that the SDK handed out as `Body`. */
   bytesOf(body: object | undefined): Uint8Array {
     assert(body !== undefined);
     const bytes = this.#bodies.get(body);

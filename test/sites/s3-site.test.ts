@@ -33,15 +33,18 @@ if ("missing" in server) {
 }
 
 function againstRealServer(real: RealS3): void {
-  siteContract("an S3 site on a real server", async () => {
-    const open = async (): Promise<Site> => await openReal(real, { prefix: "contract/a" });
-    const site = await open();
-    return {
-      site,
-      reopen: open,
-      [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
-    };
-  });
+  for (const transport of ["node", "fetch"] as const) {
+    siteContract(`an S3 site on a real server over ${transport}`, async () => {
+      const options = { prefix: `contract/${transport}`, transport };
+      const open = async (): Promise<Site> => await openReal(real, options);
+      const site = await open();
+      return {
+        site,
+        reopen: open,
+        [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
+      };
+    });
+  }
 
   describe("an S3 site on a real server", () => {
     test("says permission for wrong credentials", async () => {

@@ -1,0 +1,165 @@
+/**
+ * How the S3 SDK's requests are sent by default: the SDK's own handler over Node's HTTP client, with
+ * connections kept alive, as many sockets as the site has requests, and limits on every wait. Answers
+ * are read whole before they are handed on, as fetch-handler.ts does, so that a broken connection
+ * shows in one place. Proxies come with the runtime's `proxyEnv`.
+ */
+import type { NodeHttpHandler } from "@smithy/node-http-handler";
+import assert from "node:assert/strict";
+import { Agent as HttpAgent } from "node:http";
+import { Agent as HttpsAgent } from "node:https";
+import type { FetchHandlerOptions, S3Transport } from "./fetch-handler.ts";
+import { AppError } from "../base/error.ts";
+import { cancelledBy } from "./object-key.ts";
+
+const CONNECT_TIMEOUT_MS = 10_000;
+const IDLE_TIMEOUT_MS = 60_000;
+/** Who is slower than this is taken for dead. */
+const BYTES_PER_MS_MIN = 256;
+
+type Handled = Parameters<NodeHttpHandler["handle"]>;
+
+/** The SDK's own handler, tuned for whole objects. */
+export class NodeHandler implements S3Transport {
+  readonly metadata = { handlerProtocol: "http/1.1" };
+  readonly #inner: NodeHttpHandler;
+  readonly #timeoutMs: number;
+  /** The SDK wants a stream for an object's bytes; here is what such a stream stands for. */
+  readonly #bodies = new WeakMap<object, Uint8Array>();
+
+  private constructor(inner: NodeHttpHandler, timeoutMs: number) {
+    this.#inner = inner;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Loads the handler's package, which costs who has no S3 site nothing. */
+  static async open(
+    options: FetchHandlerOptions & { readonly concurrency: number },
+  ): Promise<NodeHandler> {
+    const { NodeHttpHandler } = await import("@smithy/node-http-handler");
+    const { proxy, noProxy, authorities } = options;
+    const agent = {
+      keepAlive: true,
+      maxSockets: options.concurrency,
+      ...(authorities === undefined ? {} : { ca: authorities }),
+      ...(proxy === undefined ? {} : { proxyEnv: proxyVariables(proxy, noProxy) }),
+    };
+    const inner = new NodeHttpHandler({
+      connectionTimeout: CONNECT_TIMEOUT_MS,
+      socketTimeout: IDLE_TIMEOUT_MS,
+      httpAgent: new HttpAgent(agent),
+      httpsAgent: new HttpsAgent(agent),
+    });
+    return new NodeHandler(inner, options.timeoutMs);
+  }
+
+  async handle(
+    request: Handled[0],
+    options: { readonly abortSignal?: unknown } = {},
+  ): Promise<Awaited<ReturnType<NodeHttpHandler["handle"]>>> {
+    const outer = options.abortSignal instanceof AbortSignal ? options.abortSignal : undefined;
+    const body: unknown = request.body;
+    const sentBytes = body instanceof Uint8Array ? body.length : 0;
+    using deadline = new TransferDeadline(outer, this.#timeoutMs);
+    try {
+      deadline.allow(sentBytes);
+      const { response } = await this.#inner.handle(request, { abortSignal: deadline.signal });
+      deadline.allow(Number(response.headers["content-length"] ?? 0));
+      const bytes = await collect(response.body as AsyncIterable<Uint8Array>, deadline.signal);
+      const isList = request.query["list-type"] !== undefined;
+      const isObject = request.method === "GET" && response.statusCode < 300 && !isList;
+      response.body = isObject ? this.#standIn(bytes) : bytes;
+      return { response };
+    } catch (thrown) {
+      throw deadline.signal.aborted ? cancelledBy(deadline.signal) : thrown;
+    }
+  }
+
+  bytesOf(body: object | undefined): Uint8Array {
+    assert(body !== undefined);
+    const bytes = this.#bodies.get(body);
+    assert(bytes !== undefined, "the SDK hands out another stream than it was given");
+    return bytes;
+  }
+
+  destroy(): void {
+    this.#inner.destroy();
+  }
+
+  // The SDK calls these two and needs nothing from them.
+  updateHttpClientConfig(): void {
+    // All settings are ours.
+  }
+
+  httpHandlerConfigs(): Record<string, never> {
+    return {};
+  }
+
+  #standIn(bytes: Uint8Array): ReadableStream {
+    const stream = new ReadableStream();
+    this.#bodies.set(stream, bytes);
+    return stream;
+  }
+}
+
+/** Aborts with the outer signal, or when a transfer takes longer than its bytes may. */
+class TransferDeadline implements Disposable {
+  readonly #limit = new AbortController();
+  readonly #outer: AbortSignal | undefined;
+  readonly #timeoutMs: number;
+  readonly #onAbort = (): void => this.#limit.abort(this.#outer?.reason);
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(outer: AbortSignal | undefined, timeoutMs: number) {
+    this.#outer = outer;
+    this.#timeoutMs = timeoutMs;
+    if (outer?.aborted === true) this.#onAbort();
+    outer?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  get signal(): AbortSignal {
+    return this.#limit.signal;
+  }
+
+  /** Gives the next transfer its time. */
+  allow(sizeBytes: number): void {
+    clearTimeout(this.#timer);
+    const limitMs = this.#timeoutMs + sizeBytes / BYTES_PER_MS_MIN;
+    this.#timer = setTimeout(() => {
+      const message = `The store did not answer within ${Math.ceil(limitMs)} ms.`;
+      const guidance = "Check endpoint, network and proxy, or raise the timeout.";
+      this.#limit.abort(new AppError("timeout", message, { guidance }));
+    }, limitMs);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    this.#outer?.removeEventListener("abort", this.#onAbort);
+  }
+}
+
+/** The whole body; fails when the signal fires, even if the stream stays silent. */
+async function collect(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Uint8Array> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(cancelledBy(signal));
+  signal.addEventListener("abort", onAbort, { once: true });
+  const read = async (): Promise<Uint8Array> => {
+    const parts: Uint8Array[] = [];
+    for await (const part of body) parts.push(part);
+    return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+  };
+  try {
+    if (signal.aborted) throw cancelledBy(signal);
+    return await Promise.race([read(), aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+function proxyVariables(proxy: string, noProxy: string | undefined): Record<string, string> {
+  return {
+    HTTP_PROXY: proxy,
+    HTTPS_PROXY: proxy,
+    ...(noProxy === undefined ? {} : { NO_PROXY: noProxy }),
+  };
+}
