@@ -126,6 +126,7 @@ describe("a good file", () => {
       region: "us-east-1",
       endpoint: "http://h:9",
       forcePathStyle: true,
+      transport: "node",
       concurrency: 8,
       requestTimeoutMs: 60_000,
     });
