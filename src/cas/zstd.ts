@@ -23,7 +23,7 @@ export type ZstdFrame = {
 
 /** Compresses into one frame that states its content size. */
 export function compressZstd(bytes: Uint8Array, level: number): Uint8Array {
-  return Bun.zstdCompressSync(bytes, { level });
+  return plain(Bun.zstdCompressSync(bytes, { level }));
 }
 
 /** The content, which must be exactly `contentSizeBytes` long. */
@@ -87,7 +87,7 @@ function onlyFrame(bytes: Uint8Array, what: string): ZstdFrame {
 function decompress(bytes: Uint8Array, sizeBytes: number, what: string): Uint8Array {
   let content: Uint8Array;
   try {
-    content = Bun.zstdDecompressSync(bytes);
+    content = plain(Bun.zstdDecompressSync(bytes));
   } catch (error) {
     throw damagedError(what, "does not decompress", { reason: String(error) });
   }
@@ -95,6 +95,11 @@ function decompress(bytes: Uint8Array, sizeBytes: number, what: string): Uint8Ar
     throw damagedError(what, `has ${content.length} bytes of content instead of ${sizeBytes}`);
   }
   return content;
+}
+
+/** `slice` of a Buffer does not copy, which nobody who is given a Uint8Array expects. */
+function plain(buffer: Buffer): Uint8Array {
+  return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
 }
 
 function contentSizeFieldBytes(flag: number, isSingleSegment: boolean): number {

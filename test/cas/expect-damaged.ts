@@ -24,6 +24,14 @@ export async function expectDamagedAsync(fn: () => Promise<unknown>): Promise<Ap
   return checkDamaged(thrown);
 }
 
+/** What a promise is rejected with, as text; undefined if it is not. */
+export async function messageOf(promise: Promise<unknown>): Promise<string | undefined> {
+  return await promise.then(
+    () => undefined,
+    (error: unknown) => String(error),
+  );
+}
+
 function checkDamaged(thrown: unknown): AppError {
   expect(thrown).toBeInstanceOf(AppError);
   const error = thrown as AppError;

@@ -18,18 +18,8 @@ import {
 } from "../../src/cas/pack.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../../src/sites/site.ts";
 import { expectDamaged } from "./expect-damaged.ts";
+import { noise } from "./noise.ts";
 import vectors from "./format-vectors.json";
-
-/** Bytes that look random, from a seed. */
-function noise(sizeBytes: number, seed: number): Uint8Array {
-  const bytes = new Uint8Array(sizeBytes);
-  let state = seed | 1;
-  for (let index = 0; index < sizeBytes; index++) {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) | 0;
-    bytes[index] = state >>> 24;
-  }
-  return bytes;
-}
 
 function text(sizeBytes: number, seed: number): Uint8Array {
   return new Uint8Array(Buffer.alloc(sizeBytes, `line ${seed} of a log that says much the same\n`));

@@ -11,7 +11,7 @@ import {
   type TreeRoot,
   TreeWriter,
 } from "../../src/cas/tree.ts";
-import { expectDamagedAsync } from "./expect-damaged.ts";
+import { expectDamagedAsync, messageOf } from "./expect-damaged.ts";
 import vectors from "./format-vectors.json";
 
 type Entry = { key: string; record: Uint8Array };
@@ -290,7 +290,7 @@ describe("damaged trees", () => {
   test("an error of the store is passed on, not turned into damage", async () => {
     const tree = build();
     tree.nodes.delete([...tree.nodes.keys()][3] as string);
-    await expect(tree.read()).rejects.toThrow("no node");
+    expect(await messageOf(tree.read())).toContain("no node");
   });
 
   test("a reader that leaves early or is cancelled ends", async () => {
@@ -298,7 +298,7 @@ describe("damaged trees", () => {
     for await (const _ of readTree(tree.root, tree.fetch)) break;
     const controller = new AbortController();
     controller.abort();
-    await expect(tree.read({ signal: controller.signal })).rejects.toThrow("abort");
+    expect(await messageOf(tree.read({ signal: controller.signal }))).toContain("abort");
   });
 
   test("a record that fits no frame is refused", () => {
