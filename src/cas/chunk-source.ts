@@ -12,7 +12,7 @@ import { damagedError, idKey } from "./bytes.ts";
 import type { ChunkIndex, ChunkPlace } from "./catalog-index.ts";
 import type { ChunkRef } from "./listing.ts";
 import { decodeFrame, packKey } from "./pack.ts";
-import type { RepositoryState } from "./state.ts";
+import { isDeletedPack, type RepositoryState } from "./state.ts";
 
 /** What a source reads through. */
 export type ChunkSourceOptions = {
@@ -108,9 +108,9 @@ export class ChunkSource {
       throw damagedError(`Chunk ${toHex(ref.id)}`, fault, { chunk: toHex(ref.id) });
     }
     if (places.length === 1) return places;
-    const { retired, deleted } = this.#options.state();
-    const rank = ({ pack }: ChunkPlace): number =>
-      deleted.has(pack) ? 2 : retired.has(pack) ? 1 : 0;
+    const state = this.#options.state();
+    const rank = ({ pack, birth }: ChunkPlace): number =>
+      isDeletedPack(state, pack, birth) ? 2 : state.retired.has(pack) ? 1 : 0;
     return places.toSorted((one, other) => rank(one) - rank(other));
   }
 

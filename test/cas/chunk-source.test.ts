@@ -79,8 +79,8 @@ class Store {
       },
       index: { find: (id) => this.places.get(toHex(id)) ?? [] },
       state: () => ({
-        retired: new Map([...this.retired].map((pack) => [pack, {} as never])),
-        deleted: new Map([...this.deleted].map((pack) => [pack, {} as never])),
+        retired: new Map([...this.retired].map((pack) => [pack, { sequence: 8, time: "" }])),
+        deleted: new Map([...this.deleted].map((pack) => [pack, { sequence: 9, floor: BIRTH }])),
       }),
       concurrency: 3,
       cacheBytes: 1 << 20,

@@ -1,0 +1,792 @@
+#!/usr/bin/env node
+/* oxlint-disable no-console */
+/**
+ * Reads the backups in a directory site by docs/format.md alone. It shares no code with Astacus, so
+ * that it checks the page as much as the site, and is the way back when nothing else runs. It writes
+ * nothing into the site and believes nothing: every entry, segment, manifest, frame and chunk is
+ * checked against its hash. Needs Node 22.15 or Bun (older Nodes: the `zstd` program).
+ *
+ *   node read-backup.mjs list SITE
+ *   node read-backup.mjs verify SITE
+ *   node read-backup.mjs restore SITE BACKUP TARGET [--node NODE]
+ *
+ * BACKUP is an id, a name (the newest of that name) or `latest`. Files go to TARGET/NODE/VOLUME/…,
+ * with --node to TARGET/VOLUME/…; nothing that exists there is overwritten. Modes and times are set,
+ * owners when run by root; extended attributes are not.
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import * as zlib from "node:zlib";
+
+const OBJECT_SIZE_MAX = 64 * 1024 * 1024;
+const JSON_SIZE_MAX = 1024 * 1024 * 1024;
+const FRAME_SIZE_MAX = 4 * 1024 * 1024;
+const CACHE_SIZE = 64 * 1024 * 1024;
+const FILE_TYPES = ["file", "directory", "symlink", "hardlink"];
+
+/** What is wrong with a site, as a sentence. */
+class Damage extends Error {}
+
+// ── Bytes ────────────────────────────────────────────────────────────────────────────────────────
+
+function sha256(bytes) {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+function latin1(bytes) {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+}
+
+/** Paths are bytes; people read UTF-8. */
+function shown(path) {
+  return Buffer.from(path, "latin1").toString("utf8");
+}
+
+/** Reads the primitives of section 1 and never past the end. */
+class Reader {
+  constructor(bytes, what) {
+    this.bytes = bytes;
+    this.what = what;
+    this.at = 0;
+  }
+
+  get left() {
+    return this.bytes.length - this.at;
+  }
+
+  damage(fault) {
+    return new Damage(`${this.what}: ${fault} (at byte ${this.at})`);
+  }
+
+  raw(length) {
+    if (length > this.left) throw this.damage("ends too early");
+    this.at += length;
+    return this.bytes.subarray(this.at - length, this.at);
+  }
+
+  u8() {
+    return this.raw(1)[0];
+  }
+
+  u32() {
+    return this.raw(4).readUInt32LE(0);
+  }
+
+  varint() {
+    let value = 0n;
+    for (let shift = 0n; shift < 56n; shift += 7n) {
+      const byte = this.u8();
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte >= 0x80) continue;
+      if (byte === 0 && shift > 0n) throw this.damage("a number is not in its shortest form");
+      if (value >= 1n << 53n) throw this.damage("a number is too large");
+      return Number(value);
+    }
+    throw this.damage("a number does not end");
+  }
+
+  zigzag() {
+    const value = this.varint();
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+  }
+
+  hex(length) {
+    return this.raw(length).toString("hex");
+  }
+
+  sized() {
+    return this.raw(this.varint());
+  }
+
+  text() {
+    return latin1(this.sized());
+  }
+
+  end() {
+    if (this.left > 0) throw this.damage(`has ${this.left} bytes too many`);
+  }
+}
+
+/** One zstd frame of at most `max` bytes of content. */
+function unzstd(bytes, max, what) {
+  try {
+    if (zlib.zstdDecompressSync !== undefined) {
+      return Buffer.from(zlib.zstdDecompressSync(bytes, { maxOutputLength: max + 1 }));
+    }
+    const run = spawnSync("zstd", ["-dcq"], { input: bytes, maxBuffer: max + 1 });
+    if (run.error !== undefined) throw run.error;
+    if (run.status !== 0) throw new Error(String(run.stderr).trim());
+    return run.stdout;
+  } catch (error) {
+    throw new Damage(`${what}: does not decompress: ${error.message}`);
+  }
+}
+
+function parseJson(bytes, what) {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw new Damage(`${what}: is not JSON: ${error.message}`);
+  }
+}
+
+/** True if a relative path stays below its root. */
+function isSafePath(path) {
+  if (path.includes("\0")) return false;
+  return path.split("/").every((part) => part !== "" && part !== "." && part !== "..");
+}
+
+// ── Site and log (sections 2 and 3) ──────────────────────────────────────────────────────────────
+
+/** A directory with objects in it. */
+class Site {
+  constructor(root) {
+    this.root = root;
+  }
+
+  get(key) {
+    const path = `${this.root}/${key}`;
+    const stat = fs.statSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) return undefined;
+    if (stat.size > OBJECT_SIZE_MAX) throw new Damage(`${key}: is larger than an object may be`);
+    return fs.readFileSync(path);
+  }
+
+  mustGet(key) {
+    const bytes = this.get(key);
+    if (bytes === undefined) throw new Damage(`${key}: is not there`);
+    return bytes;
+  }
+
+  /** An object whose name holds its hash. */
+  mustGetHashed(key, hash) {
+    const bytes = this.mustGet(key);
+    if (sha256(bytes) !== hash) throw new Damage(`${key}: does not match its name`);
+    return bytes;
+  }
+
+  /** A part of an object. */
+  range(key, offset, length) {
+    let handle;
+    try {
+      handle = fs.openSync(`${this.root}/${key}`, "r");
+    } catch (error) {
+      if (error.code === "ENOENT") throw new Damage(`${key}: is not there`);
+      throw error;
+    }
+    try {
+      const bytes = Buffer.alloc(length);
+      const read = fs.readSync(handle, bytes, 0, length, offset);
+      if (read !== length) throw new Damage(`${key}: is too short`);
+      return bytes;
+    } finally {
+      fs.closeSync(handle);
+    }
+  }
+}
+
+function logKey(sequence) {
+  return `log/${String(sequence).padStart(12, "0")}`;
+}
+
+/** Replays the whole log: no checkpoint is needed, entries are never removed. */
+function readLog(site) {
+  const headerBytes = site.mustGet("astacus-repository");
+  const header = parseJson(headerBytes, "astacus-repository");
+  if (header.format !== "astacus" || header.version !== 0) {
+    throw new Damage("astacus-repository: is not of format version 0");
+  }
+  if (header.hash !== "sha256") throw new Damage(`hash ${header.hash} is not known here`);
+  if (header.encryption !== null) throw new Damage("the repository is encrypted");
+  const state = {
+    header,
+    sequence: 0,
+    floor: 0,
+    backups: new Map(),
+    everIds: new Set(),
+    pins: new Map(),
+    keeps: new Map(),
+    segments: new Map(),
+    retired: new Set(),
+    deleted: new Map(),
+  };
+  let previous = sha256(headerBytes);
+  for (let sequence = 1; ; sequence++) {
+    const bytes = site.get(logKey(sequence));
+    if (bytes === undefined) break;
+    const entry = parseJson(bytes, logKey(sequence));
+    if (entry.v !== 0 || entry.sequence !== sequence || entry.previous !== previous) {
+      throw new Damage(`${logKey(sequence)}: does not follow the entry before it`);
+    }
+    if (sequence === 1 && (entry.kind !== "note" || entry.body.header !== sha256(headerBytes))) {
+      throw new Damage(`${logKey(1)}: does not carry the hash of the header`);
+    }
+    applyEntry(state, entry);
+    state.sequence = sequence;
+    previous = sha256(bytes);
+  }
+  if (state.sequence === 0) throw new Damage("the log is empty");
+  const highest = fs
+    .readdirSync(`${site.root}/log`)
+    .filter((n) => /^\d{12}$/.test(n))
+    .sort()
+    .at(-1);
+  if (Number(highest) !== state.sequence) {
+    throw new Damage(`${logKey(state.sequence + 1)}: is missing, and entries come after it`);
+  }
+  return state;
+}
+
+function applyEntry(state, entry) {
+  const effect = EFFECTS[entry.kind];
+  if (effect === undefined) {
+    if (entry.reader > 0) throw new Damage(`${logKey(entry.sequence)}: needs a newer reader`);
+    return;
+  }
+  const fault = birthsFault(state, entry) ?? VOID[entry.kind]?.(state, entry.body, entry);
+  if (fault === undefined) effect(state, entry.body, entry);
+}
+
+/** Clause 2 of "Void". */
+function birthsFault(state, { kind, body, births, sequence }) {
+  const refs = [
+    ...(body.segments ?? []),
+    ...(kind === "merge" && body.output ? [body.output] : []),
+  ];
+  const named = refs.filter(({ id }) => !state.segments.has(id)).map(({ birth }) => birth);
+  if (kind === "backup") {
+    const known = state.backups.get(body.backup)?.manifest;
+    const { id, birth } = body.manifest;
+    if (known?.id !== id || known.birth !== birth) named.push(birth);
+  }
+  if (births === null) return named.length === 0 ? undefined : "no births";
+  const [lowest, highest] = births;
+  if (named.length === 0 || named.some((birth) => birth < lowest || birth > highest))
+    return "births";
+  if (lowest <= state.floor || highest >= sequence || lowest > highest) return "births";
+  return undefined;
+}
+
+function isListed(state, id) {
+  const backup = state.backups.get(id);
+  return backup !== undefined && backup.forgotten === undefined;
+}
+
+/** Clauses 3 to 5 of "Void": a text is a reason to ignore the entry. */
+const VOID = {
+  backup(state, body) {
+    if (!state.everIds.has(body.backup)) return undefined;
+    if (isListed(state, body.backup) || body.overrides === undefined) return "had before";
+    const forgotten = state.backups.get(body.backup)?.forgotten;
+    if (forgotten === undefined || body.overrides.site !== state.header.site) return undefined;
+    return body.overrides.sequence === forgotten.sequence ? undefined : "another forget";
+  },
+  forget: (state, body) => (body.backups.every((id) => isListed(state, id)) ? undefined : "no"),
+  undo: (state, body) =>
+    state.backups.get(body.backup)?.forgotten?.sequence === body.forget ? undefined : "no",
+  pin: (state, body) => (state.backups.has(body.backup) ? undefined : "no"),
+  delete(state, body, entry) {
+    if (body.floor < state.floor || body.floor > entry.sequence - 1) return "floor";
+    const pinned = new Set([...state.pins.values()]);
+    for (const id of body.backups) {
+      const backup = state.backups.get(id);
+      if (backup?.forgotten === undefined || pinned.has(id)) return "not forgotten";
+      if (backup.manifest.birth > body.floor) return "floor";
+    }
+    return body.packs.every((id) => state.retired.has(id)) ? undefined : "not retired";
+  },
+  merge(state, body) {
+    const kept = new Set([...state.keeps.values()].flat());
+    const isFree = (id) => state.segments.has(id) && !kept.has(id);
+    return body.inputs.every(isFree) ? undefined : "inputs";
+  },
+  repack: (state, body) =>
+    body.segments.some(({ id }) => state.segments.has(id)) ? "current" : undefined,
+};
+
+function makeCurrent(state, refs) {
+  for (const ref of refs) if (!state.segments.has(ref.id)) state.segments.set(ref.id, ref);
+}
+
+const EFFECTS = {
+  note() {},
+  backup(state, body, entry) {
+    state.backups.set(body.backup, { ...body, sequence: entry.sequence });
+    state.everIds.add(body.backup);
+    makeCurrent(state, body.segments);
+    for (const pack of body.revived) state.retired.delete(pack);
+    state.keeps.delete(entry.operation);
+  },
+  keep(state, body, entry) {
+    makeCurrent(state, body.segments);
+    const before = state.keeps.get(entry.operation) ?? [];
+    state.keeps.set(entry.operation, [...before, ...body.segments.map(({ id }) => id)]);
+  },
+  forget(state, body, entry) {
+    for (const id of body.backups) {
+      state.backups.get(id).forgotten = { sequence: entry.sequence, reason: body.reason };
+    }
+  },
+  undo(state, body) {
+    delete state.backups.get(body.backup).forgotten;
+    for (const pack of body.revived) state.retired.delete(pack);
+  },
+  retire(state, body) {
+    for (const pack of body.packs) state.retired.add(pack);
+  },
+  delete(state, body) {
+    state.floor = body.floor;
+    for (const id of body.backups) state.backups.delete(id);
+    for (const pack of body.packs) {
+      state.retired.delete(pack);
+      state.deleted.set(pack, body.floor);
+    }
+  },
+  pin(state, body) {
+    state.pins.set(body.pin, body.backup);
+  },
+  drop(state, body) {
+    for (const operation of body.keeps) state.keeps.delete(operation);
+    for (const pin of body.pins) state.pins.delete(pin);
+  },
+  merge(state, body) {
+    if (body.output !== null) makeCurrent(state, [body.output]);
+    for (const id of body.inputs) if (id !== body.output?.id) state.segments.delete(id);
+    for (const pack of body.dropped) state.deleted.delete(pack);
+  },
+  repack(state, body) {
+    makeCurrent(state, body.segments);
+    for (const pack of body.from) state.retired.add(pack);
+  },
+};
+
+// ── Packs and segments (sections 4 and 5) ────────────────────────────────────────────────────────
+
+/** All current segments: packs by id, and the places of each chunk. */
+function readIndex(site, state) {
+  const packs = new Map();
+  const chunks = new Map();
+  for (const { id, birth } of state.segments.values()) {
+    const key = `index/${id}-${birth}`;
+    readSegment(new Reader(site.mustGetHashed(key, id), key), packs, chunks);
+  }
+  return { packs, chunks };
+}
+
+function readSegment(reader, packs, chunks) {
+  if (latin1(reader.raw(8)) !== "ASTIDX0\n") throw reader.damage("is not an index segment");
+  const packCount = reader.varint();
+  const chunkCount = reader.varint();
+  const own = [];
+  for (let index = 0; index < packCount; index++) {
+    const pack = readSegmentPack(reader);
+    // Of two births of one pack that of the earlier entry is right, and segments come in that order.
+    if (!packs.has(pack.id)) packs.set(pack.id, pack);
+    own.push(packs.get(pack.id));
+  }
+  for (let index = 0; index < chunkCount; index++) {
+    const id = latin1(reader.raw(32));
+    const pack = own[reader.varint()];
+    const frame = pack?.frames[reader.varint()];
+    const place = { pack, frame, offset: reader.varint(), length: reader.varint() };
+    if (frame === undefined || place.offset + place.length > frame.rawLength) {
+      throw reader.damage("names a place that is not there");
+    }
+    const known = chunks.get(id);
+    if (known === undefined) chunks.set(id, [place]);
+    else known.push(place);
+  }
+  reader.end();
+}
+
+function readSegmentPack(reader) {
+  const id = reader.hex(32);
+  const birth = reader.varint();
+  const key = `pack/${id.slice(0, 2)}/${id}-${birth}`;
+  const pack = { id, birth, key, size: reader.varint(), directoryLength: reader.varint() };
+  const kind = reader.u8();
+  const frames = [];
+  const frameCount = reader.varint();
+  let offset = 0;
+  for (let index = 0; index < frameCount; index++) {
+    const frame = { index, offset, ...readFrameLengths(reader) };
+    offset += frame.storedLength;
+    frames.push(frame);
+  }
+  return { ...pack, kind, frames };
+}
+
+function readFrameLengths(reader) {
+  const codec = reader.u8();
+  const storedLength = reader.varint();
+  const rawLength = reader.varint();
+  if (codec > 1 || rawLength > FRAME_SIZE_MAX) throw reader.damage("has an impossible frame");
+  if (codec === 0 && storedLength !== rawLength) throw reader.damage("has an impossible frame");
+  return { codec, storedLength, rawLength };
+}
+
+/** The raw bytes of a frame; its checksum is in the pack's directory and not needed here. */
+function openFrame(stored, frame, what) {
+  const raw = frame.codec === 0 ? stored : unzstd(stored, frame.rawLength, what);
+  if (raw.length !== frame.rawLength) throw new Damage(`${what}: has a wrong length`);
+  return raw;
+}
+
+/** Hands out chunks, checked; keeps some decoded frames. */
+class Chunks {
+  constructor(site, index) {
+    this.site = site;
+    this.index = index;
+    this.cache = new Map();
+    this.cached = 0;
+  }
+
+  get(id, length) {
+    const places = this.index.chunks.get(latin1(id)) ?? [];
+    let damage = new Damage(`chunk ${id.toString("hex")}: is in no current segment`);
+    for (const place of places) {
+      try {
+        const bytes = this.frame(place).subarray(place.offset, place.offset + place.length);
+        if (sha256(bytes) === id.toString("hex") && bytes.length === length) return bytes;
+        damage = new Damage(`${place.pack.key}: frame ${place.frame.index} is damaged`);
+      } catch (error) {
+        if (!(error instanceof Damage)) throw error;
+        damage = error;
+      }
+    }
+    throw damage;
+  }
+
+  frame({ pack, frame }) {
+    const name = `${pack.key}: frame ${frame.index}`;
+    const known = this.cache.get(name);
+    if (known !== undefined) return known;
+    const stored = this.site.range(pack.key, frame.offset, frame.storedLength);
+    const raw = openFrame(stored, frame, name);
+    this.cache.set(name, raw);
+    this.cached += raw.length;
+    for (const [oldest, bytes] of this.cache) {
+      if (this.cached <= CACHE_SIZE || oldest === name) break;
+      this.cache.delete(oldest);
+      this.cached -= bytes.length;
+    }
+    return raw;
+  }
+}
+
+/** Checks every byte of a pack against its name. */
+function verifyPack(site, pack) {
+  const bytes = site.mustGet(pack.key);
+  const end = new Reader(bytes.subarray(-16), pack.key);
+  const directoryLength = end.u32();
+  if (end.u32() !== 0 || latin1(end.raw(8)) !== "ASTPACK0") throw end.damage("has no trailer");
+  if (bytes.length !== pack.size) throw end.damage("is not as long as the segment says");
+  if (directoryLength !== pack.directoryLength) throw end.damage("has another directory");
+  const directory = bytes.subarray(bytes.length - 16 - directoryLength, bytes.length - 16);
+  if (sha256(directory) !== pack.id) throw end.damage("has a directory that is not its name's");
+  const reader = new Reader(directory, pack.key);
+  if (reader.u8() !== 0 || reader.u8() !== pack.kind) throw reader.damage("has an unknown kind");
+  reader.raw(16);
+  if (reader.varint() !== pack.frames.length) throw reader.damage("has other frames");
+  let offset = 0;
+  for (let index = 0; index < pack.frames.length; index++) {
+    const frame = readFrameLengths(reader);
+    verifyFrame(reader, bytes.subarray(offset, offset + frame.storedLength), frame);
+    offset += frame.storedLength;
+  }
+  reader.end();
+  if (offset + directoryLength + 16 !== bytes.length) throw reader.damage("has bytes between");
+}
+
+function verifyFrame(reader, stored, frame) {
+  const chunkCount = reader.varint();
+  const hasChecksum = frame.codec !== 0 || chunkCount !== 1;
+  if (hasChecksum && reader.hex(16) !== sha256(stored).slice(0, 32)) {
+    throw reader.damage("has a frame that does not match its checksum");
+  }
+  const raw = openFrame(stored, frame, reader.what);
+  let offset = 0;
+  for (let index = 0; index < chunkCount; index++) {
+    const id = reader.hex(32);
+    const length = reader.varint();
+    if (sha256(raw.subarray(offset, offset + length)) !== id)
+      throw reader.damage("has a bad chunk");
+    offset += length;
+  }
+  if (offset !== raw.length) throw reader.damage("has a frame that its chunks do not fill");
+}
+
+// ── Trees, listings, manifests (sections 6 to 8) ─────────────────────────────────────────────────
+
+/** The records of a tree in order. */
+function* readTree(chunks, root, level) {
+  const id = Buffer.isBuffer(root.id) ? root.id : Buffer.from(root.id, "hex");
+  const reader = new Reader(chunks.get(id, root.length), `tree node ${id.toString("hex")}`);
+  const ownLevel = reader.u8();
+  if (level !== undefined && ownLevel !== level) throw reader.damage("is of another level");
+  let count = 0;
+  while (reader.left > 0) {
+    const record = reader.sized();
+    if (ownLevel === 0) {
+      count += 1;
+      yield record;
+      continue;
+    }
+    const child = new Reader(record, reader.what);
+    const place = { id: child.raw(32), length: child.varint(), count: child.varint() };
+    count += place.count;
+    yield* readTree(chunks, place, ownLevel - 1);
+  }
+  if (count !== root.count) throw reader.damage("does not hold as many records as it should");
+}
+
+/** A record of a file listing; the chunks of a file come one by one. */
+function readFile(chunks, bytes, after) {
+  const reader = new Reader(bytes, "file record");
+  const file = { path: reader.text(), type: FILE_TYPES[reader.u8()], flags: reader.u8() };
+  reader.what = `file record of ${shown(file.path)}`;
+  if (file.type === undefined || file.flags > 1) throw reader.damage("is of an unknown type");
+  if (!isSafePath(file.path)) throw reader.damage("leaves the volume");
+  if (after !== undefined && file.path <= after) throw reader.damage("is not in order");
+  Object.assign(file, { mode: reader.varint(), uid: reader.varint(), gid: reader.varint() });
+  file.mtime = reader.zigzag() + reader.varint() / 1e9;
+  file.xattrs = reader.varint();
+  for (let index = 0; index < file.xattrs; index++) {
+    reader.sized();
+    reader.sized();
+  }
+  if (file.type === "file") Object.assign(file, readContent(chunks, reader));
+  if (file.type === "symlink" || file.type === "hardlink") file.target = reader.text();
+  if (file.type === "hardlink" && (!isSafePath(file.target) || file.target >= file.path)) {
+    throw reader.damage("links to where it must not");
+  }
+  reader.end();
+  return file;
+}
+
+function readContent(chunks, reader) {
+  const size = reader.varint();
+  const form = reader.u8();
+  if (form === 0) {
+    const list = [];
+    const count = reader.varint();
+    for (let index = 0; index < count; index++) {
+      list.push({ id: reader.raw(32), length: reader.varint() });
+    }
+    return { size, content: () => list };
+  }
+  if (form !== 1) throw reader.damage("has an unknown form of contents");
+  const root = { id: reader.raw(32), length: reader.varint(), count: reader.varint() };
+  function* content() {
+    for (const record of readTree(chunks, root)) {
+      const row = new Reader(record, "chunk record");
+      yield { id: row.raw(32), length: row.varint() };
+      row.end();
+    }
+  }
+  return { size, content };
+}
+
+function* readListing(chunks, root) {
+  let after;
+  for (const record of readTree(chunks, root)) {
+    const file = readFile(chunks, record, after);
+    after = file.path;
+    yield file;
+  }
+}
+
+function readManifest(site, backup) {
+  const { id, birth } = backup.manifest;
+  const key = `manifest/${id}-${birth}`;
+  const bytes = unzstd(site.mustGetHashed(key, id), JSON_SIZE_MAX, key);
+  const manifest = parseJson(bytes, key);
+  if (manifest.v !== 0 || manifest.backup !== backup.backup) {
+    throw new Damage(`${key}: is the manifest of another backup`);
+  }
+  return manifest;
+}
+
+// ── Commands ─────────────────────────────────────────────────────────────────────────────────────
+
+function list(site) {
+  const { backups, sequence } = readLog(site);
+  for (const backup of backups.values()) {
+    const marks = [
+      backup.complete ? "complete" : `incomplete (${backup.problems} problems)`,
+      ...(backup.forgotten === undefined ? [] : [`forgotten: ${backup.forgotten.reason}`]),
+    ];
+    const { files, bytes } = backup.totals;
+    const row = [backup.backup, backup.name, backup.cluster, backup.product, `${files} files`];
+    console.log([...row, `${bytes} bytes`, marks.join(", ")].join("\t"));
+  }
+  console.error(`${backups.size} backups at entry ${sequence}`);
+}
+
+function findBackup(state, name) {
+  const backups = [...state.backups.values()].sort((a, b) => a.sequence - b.sequence);
+  const listed = backups.filter(({ forgotten }) => forgotten === undefined);
+  // A forgotten backup is found by its id only: its packs may be gone at any time.
+  const found =
+    backups.find(({ backup }) => backup === name) ??
+    listed.findLast((backup) => (name === "latest" ? backup.complete : backup.name === name));
+  if (found === undefined) throw new Damage(`there is no backup ${name}`);
+  return found;
+}
+
+/** Checks all packs, then that every listed backup finds all that it names. */
+function verify(site) {
+  const state = readLog(site);
+  const index = readIndex(site, state);
+  const problems = [];
+  const attempt = (fn) => {
+    try {
+      fn();
+    } catch (error) {
+      if (!(error instanceof Damage)) throw error;
+      problems.push(error.message);
+      console.error(error.message);
+    }
+  };
+  const isGone = ({ id, birth }) => birth <= (state.deleted.get(id) ?? -1);
+  const packs = [...index.packs.values()].filter((pack) => !isGone(pack));
+  for (const pack of packs) attempt(() => verifyPack(site, pack));
+  const chunks = new Chunks(site, index);
+  const listed = [...state.backups.values()].filter(({ forgotten }) => forgotten === undefined);
+  for (const backup of listed) attempt(() => verifyBackup(site, chunks, backup));
+  console.log(`${packs.length} packs, ${listed.length} backups, ${problems.length} problems`);
+  return problems.length === 0;
+}
+
+function verifyBackup(site, chunks, backup) {
+  for (const node of readManifest(site, backup).nodes) {
+    for (const volume of node.volumes) {
+      for (const file of readListing(chunks, volume.listing)) {
+        if (file.type !== "file") continue;
+        let size = 0;
+        for (const { id, length } of file.content()) {
+          const places = chunks.index.chunks.get(latin1(id)) ?? [];
+          if (!places.some((place) => place.length === length)) {
+            const where = `${backup.name}, node ${node.name}, ${shown(file.path)}`;
+            throw new Damage(`${where}: chunk ${id.toString("hex")} is in no current segment`);
+          }
+          size += length;
+        }
+        if (size !== file.size) throw new Damage(`${shown(file.path)}: chunks do not add up`);
+      }
+    }
+  }
+}
+
+function restore(site, name, target, nodeName) {
+  const state = readLog(site);
+  const backup = findBackup(state, name);
+  const manifest = readManifest(site, backup);
+  const chunks = new Chunks(site, readIndex(site, state));
+  const nodes = manifest.nodes.filter((node) => nodeName === undefined || node.name === nodeName);
+  if (nodes.length === 0) throw new Damage(`backup ${name} has no node ${nodeName}`);
+  let xattrs = 0;
+  for (const node of nodes) {
+    for (const volume of node.volumes) {
+      const parts = nodeName === undefined ? [node.name, volume.name] : [volume.name];
+      if (!parts.every((part) => isSafePath(part) && !part.includes("/"))) {
+        throw new Damage(`node or volume has an impossible name: ${parts.join(", ")}`);
+      }
+      const root = [target, ...parts].join("/");
+      fs.mkdirSync(root, { recursive: true });
+      xattrs += restoreVolume(chunks, volume.listing, fs.realpathSync(root));
+      console.error(`${node.name}: ${volume.name} (${volume.root}) is in ${root}`);
+    }
+  }
+  console.log(`restored ${backup.name} (${backup.backup})`);
+  if (xattrs > 0) console.error(`${xattrs} extended attributes were not restored`);
+}
+
+function restoreVolume(chunks, listing, root) {
+  const inRoot = (path) => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(path, "latin1")]);
+  const directories = [];
+  let xattrs = 0;
+  let parent = "";
+  for (const file of readListing(chunks, listing)) {
+    const own = file.path.slice(0, Math.max(file.path.lastIndexOf("/"), 0));
+    if (own !== parent) mustBeDirectories(own, inRoot);
+    parent = own;
+    xattrs += file.xattrs;
+    const path = inRoot(file.path);
+    if (file.type === "directory") {
+      fs.mkdirSync(path, 0o700);
+      directories.push(file);
+      continue;
+    }
+    if (file.type === "hardlink") {
+      fs.linkSync(inRoot(file.target), path);
+      continue;
+    }
+    if (file.type === "symlink") fs.symlinkSync(Buffer.from(file.target, "latin1"), path);
+    else writeFile(chunks, file, path);
+    setAttributes(file, path);
+  }
+  // Children first: what is made in a directory changes its time, and a mode may forbid entering.
+  for (const file of directories.reverse()) setAttributes(file, inRoot(file.path));
+  return xattrs;
+}
+
+/** No part of a path may be a link: a listing could lead out of the target with one. */
+function mustBeDirectories(path, inRoot) {
+  const parts = path.split("/");
+  for (let count = 1; count <= parts.length && path !== ""; count++) {
+    const stat = fs.lstatSync(inRoot(parts.slice(0, count).join("/")), { throwIfNoEntry: false });
+    if (stat?.isDirectory() !== true) throw new Damage(`${shown(path)}: is not a directory`);
+  }
+}
+
+function writeFile(chunks, file, path) {
+  const handle = fs.openSync(path, "wx", 0o600);
+  try {
+    let offset = 0;
+    for (const { id, length } of file.content()) {
+      const bytes = chunks.get(id, length);
+      const isHole = file.flags === 1 && bytes.every((byte) => byte === 0);
+      for (let done = 0; !isHole && done < length;) {
+        done += fs.writeSync(handle, bytes, done, length - done, offset + done);
+      }
+      offset += length;
+    }
+    if (offset !== file.size) throw new Damage(`${shown(file.path)}: chunks do not add up`);
+    fs.ftruncateSync(handle, offset);
+  } finally {
+    fs.closeSync(handle);
+  }
+}
+
+function setAttributes(file, path) {
+  if (process.getuid?.() === 0) fs.lchownSync(path, file.uid, file.gid);
+  if (file.type !== "symlink") fs.chmodSync(path, file.mode);
+  fs.lutimesSync(path, file.mtime, file.mtime);
+}
+
+function main(args) {
+  const at = args.indexOf("--node");
+  const node = at < 0 ? undefined : args.splice(at, 2)[1];
+  const [command, root, backup, target] = args;
+  const site = new Site(root);
+  if (command === "list" && args.length === 2) list(site);
+  else if (command === "verify" && args.length === 2) return verify(site) ? 0 : 1;
+  else if (command === "restore" && args.length === 4) restore(site, backup, target, node);
+  else {
+    console.error("usage: read-backup.mjs list SITE");
+    console.error("       read-backup.mjs verify SITE");
+    console.error("       read-backup.mjs restore SITE BACKUP TARGET [--node NODE]");
+    return 2;
+  }
+  return 0;
+}
+
+try {
+  process.exitCode = main(process.argv.slice(2));
+} catch (error) {
+  if (!(error instanceof Damage) && error.code === undefined) throw error;
+  console.error(`error: ${error.message}`);
+  process.exitCode = 1;
+}
