@@ -13,7 +13,13 @@ import type { Doors } from "../base/doors.ts";
 import type { VolumeSource } from "../cas/volume-source.ts";
 
 /** Plain data that crosses the wire and lies in the manifest. */
-export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+export type Json =
+  | null
+  | boolean
+  | number
+  | string
+  | readonly Json[]
+  | { readonly [key: string]: Json };
 
 /** What every phase gets. */
 export type PhaseContext = {
@@ -41,6 +47,8 @@ export type ClusterPhaseContext = PhaseContext & {
   readonly results: ReadonlyMap<string, ReadonlyMap<string, Json>>;
   /** State for the manifest (backup), or from it (restore). */
   readonly state: { readonly [key: string]: Json };
+  /** At restore: which node's share goes to which node. */
+  readonly shares?: readonly { readonly from: string; readonly to: string }[];
 };
 
 /** What a cluster phase says: state to put into the manifest, input for the next node phases, or an earlier phase to begin again at. */
@@ -103,7 +111,12 @@ export interface Product {
 }
 
 /** One line of `config check`. */
-export type ProductCheck = { readonly what: string; readonly ok: boolean; readonly message: string; readonly guidance?: string };
+export type ProductCheck = {
+  readonly what: string;
+  readonly ok: boolean;
+  readonly message: string;
+  readonly guidance?: string;
+};
 
 /** A phase list is begun again at most this often within one attempt. */
 export const PHASE_REDO_COUNT_MAX = 5;

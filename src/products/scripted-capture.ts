@@ -1,0 +1,142 @@
+/**
+ * The toy's capture: hard links of its logs, its newest complete snapshot and its complete filesets,
+ * in the order in which the toy itself moves records (log, snapshot, fileset). A record that leaves
+ * a group before that group is linked is found in a later one, so nothing acknowledged before the
+ * capture can be missing. What vanishes between list and link means that it was superseded: the
+ * capture begins again.
+ */
+import { z } from "zod";
+import type { FileSystem } from "../base/doors.ts";
+import { AppError } from "../base/error.ts";
+import { joinPath } from "../base/path.ts";
+import type { FileNature, VolumeSource, WalkEntry } from "../cas/volume-source.ts";
+import type { Json, NodePhaseContext } from "./product.ts";
+import { readText, replaceFile } from "./scripted-registry.ts";
+
+/** The toy's folders below its root, in the order of capture; also the names of the volumes. */
+export const TOY_GROUPS = ["logs", "snapshots", "filesets"] as const;
+
+/** One of the toy's folders. */
+export type ToyGroup = (typeof TOY_GROUPS)[number];
+
+/** Ends the names of files that say: all that I speak for is there. */
+export const CHECKPOINT_SUFFIX = ".checkpoint";
+
+const DATA_SUFFIX = ".data";
+const LOG_SUFFIX = ".log";
+
+const capturedSchema = z.strictObject({
+  /** Sizes at the time of the link: logs grow on. */
+  logs: z.record(z.string(), z.int().min(0)),
+  snapshots: z.array(z.string()),
+  filesets: z.array(z.string()),
+});
+
+/** What was captured, by name. */
+export type Captured = z.infer<typeof capturedSchema>;
+
+/** Links everything aside; begins again, `tries` times at most, when something is superseded. */
+export function capture(root: string, tries: number, context: NodePhaseContext): Json {
+  const { files } = context.doors;
+  for (let attempt = 1; attempt <= tries; attempt += 1) {
+    context.signal.throwIfAborted();
+    dropCapture(context);
+    try {
+      const captured = captureOnce(root, context);
+      replaceFile(files, joinPath(context.scratch, "captured.json"), JSON.stringify(captured));
+      return { ...captured, tries: attempt };
+    } catch (thrown) {
+      if (!(thrown instanceof AppError) || thrown.kind !== "not-found") throw thrown;
+      context.say(`Superseded while capturing (try ${attempt}): ${thrown.message}`);
+    }
+  }
+  throw new AppError("incomplete", `The toy would not hold still for ${tries} tries.`, {
+    guidance: "Run the backup again when the toy makes fewer snapshots.",
+    retryable: true,
+  });
+}
+
+/** Removes the links of this operation; fine if there are none. */
+export function dropCapture(context: NodePhaseContext): void {
+  const { files } = context.doors;
+  for (const group of TOY_GROUPS) {
+    const folder = joinPath(context.scratch, group);
+    if (files.lstat(folder) === undefined) continue;
+    for (const name of files.readDirectory(folder)) files.unlink(joinPath(folder, name));
+    files.removeDirectory(folder);
+  }
+  const note = joinPath(context.scratch, "captured.json");
+  if (files.lstat(note) !== undefined) files.unlink(note);
+}
+
+/** The captured files as volumes that are read at the links and named as in the toy's folders. */
+export function capturedVolumes(root: string, context: NodePhaseContext): VolumeSource[] {
+  const { files } = context.doors;
+  const text = readText(files, joinPath(context.scratch, "captured.json"));
+  const captured = capturedSchema.parse(JSON.parse(text));
+  return TOY_GROUPS.map((group) => ({
+    name: group,
+    root: joinPath(root, group),
+    entries: entriesOf(files, joinPath(context.scratch, group), captured, group),
+    nature: (): FileNature => (group === "logs" ? "append-only" : "immutable"),
+    // Links come and go, and each changes the ctime.
+    ctimeCounts: false,
+    onUnreadable: "fail",
+  }));
+}
+
+function captureOnce(root: string, context: NodePhaseContext): Captured {
+  const { files } = context.doors;
+  const captured: Captured = { logs: {}, snapshots: [], filesets: [] };
+  for (const group of TOY_GROUPS) files.makeDirectory(joinPath(context.scratch, group));
+  const link = (group: ToyGroup, name: string): string => {
+    const created = joinPath(joinPath(context.scratch, group), name);
+    files.link(joinPath(joinPath(root, group), name), created);
+    return created;
+  };
+  for (const name of listNames(files, root, "logs").filter((one) => one.endsWith(LOG_SUFFIX))) {
+    const stat = files.lstat(link("logs", name));
+    captured.logs[name] = stat?.sizeBytes ?? 0;
+  }
+  const newest = completeSets(listNames(files, root, "snapshots")).at(-1);
+  captured.snapshots = newest === undefined ? [] : filesOfSet(newest);
+  for (const name of captured.snapshots) link("snapshots", name);
+  captured.filesets = completeSets(listNames(files, root, "filesets")).flatMap(filesOfSet);
+  for (const name of captured.filesets) link("filesets", name);
+  return captured;
+}
+
+function* entriesOf(
+  files: FileSystem,
+  folder: string,
+  captured: Captured,
+  group: ToyGroup,
+): Generator<WalkEntry> {
+  for (const path of files.readDirectory(folder).toSorted()) {
+    const readPath = joinPath(folder, path);
+    const stat = files.lstat(readPath);
+    if (stat === undefined) continue;
+    const sizeBytesCaptured = group === "logs" ? captured.logs[path] : undefined;
+    yield {
+      path,
+      stat,
+      readPath,
+      ...(sizeBytesCaptured === undefined ? {} : { sizeBytesCaptured }),
+    };
+  }
+}
+
+function listNames(files: FileSystem, root: string, group: ToyGroup): string[] {
+  return files.readDirectory(joinPath(root, group)).toSorted();
+}
+
+/** Sets (`0007`) whose checkpoint is there, oldest first. */
+function completeSets(names: readonly string[]): string[] {
+  return names
+    .filter((name) => name.endsWith(CHECKPOINT_SUFFIX))
+    .map((name) => name.slice(0, -CHECKPOINT_SUFFIX.length));
+}
+
+function filesOfSet(set: string): string[] {
+  return [`${set}${CHECKPOINT_SUFFIX}`, `${set}${DATA_SUFFIX}`];
+}
