@@ -19,9 +19,7 @@ export const TOY_GROUPS = ["logs", "snapshots", "filesets"] as const;
 /** One of the toy's folders. */
 export type ToyGroup = (typeof TOY_GROUPS)[number];
 
-/** Ends the names of files that say: all that I speak for is there. */
-export const CHECKPOINT_SUFFIX = ".checkpoint";
-
+const CHECKPOINT_SUFFIX = ".checkpoint";
 const DATA_SUFFIX = ".data";
 const LOG_SUFFIX = ".log";
 
@@ -34,6 +32,11 @@ const capturedSchema = z.strictObject({
 
 /** What was captured, by name. */
 export type Captured = z.infer<typeof capturedSchema>;
+
+/** True for files that say: all that I speak for is there. */
+export function isCheckpoint(path: string): boolean {
+  return path.endsWith(CHECKPOINT_SUFFIX);
+}
 
 /** Links everything aside; begins again, `tries` times at most, when something is superseded. */
 export function capture(root: string, tries: number, context: NodePhaseContext): Json {
@@ -132,9 +135,7 @@ function listNames(files: FileSystem, root: string, group: ToyGroup): string[] {
 
 /** Sets (`0007`) whose checkpoint is there, oldest first. */
 function completeSets(names: readonly string[]): string[] {
-  return names
-    .filter((name) => name.endsWith(CHECKPOINT_SUFFIX))
-    .map((name) => name.slice(0, -CHECKPOINT_SUFFIX.length));
+  return names.filter(isCheckpoint).map((name) => name.slice(0, -CHECKPOINT_SUFFIX.length));
 }
 
 function filesOfSet(set: string): string[] {

@@ -21,8 +21,8 @@ import type { ScriptedConfig } from "./scripted-config.ts";
 import {
   capture,
   capturedVolumes,
-  CHECKPOINT_SUFFIX,
   dropCapture,
+  isCheckpoint,
   TOY_GROUPS,
 } from "./scripted-capture.ts";
 import type { ScriptedSettings } from "./scripted-registry.ts";
@@ -56,7 +56,7 @@ export function createScriptedProduct(config: ScriptedConfig): Product {
         root: joinPath(toy.root, volume),
         // A log that the backup does not hold would be replayed on top of it.
         extra: "remove" as const,
-        group: (path: string) => (path.endsWith(CHECKPOINT_SUFFIX) ? 1 : 0),
+        group: (path: string) => (isCheckpoint(path) ? 1 : 0),
       })),
     completeness: judge,
     check: (context) => checkToy(toy, context),

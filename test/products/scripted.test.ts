@@ -204,7 +204,7 @@ function workFromSeed(world: World, random: { fraction(): number }): void {
   let steps = world.toy.steps("append");
   const hook = (): void => {
     world.files.fault = undefined;
-    for (let count = Math.floor(random.fraction() * 3); count > 0; count -= 1) {
+    for (let count = Math.floor(random.fraction() * 8); count > 0; count -= 1) {
       if (steps.next().done !== true) continue;
       steps = world.toy.steps(ACTIONS[Math.floor(random.fraction() * ACTIONS.length)]!);
     }
