@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/* oxlint-disable no-console */
+/* oxlint-disable no-console, max-lines -- a program of one file, to be copied anywhere */
 /**
  * Reads the backups in a directory site by docs/format.md alone. It shares no code with Astacus, so
  * that it checks the page as much as the site, and is the way back when nothing else runs. It writes
@@ -230,7 +230,7 @@ function readLog(site) {
   const highest = fs
     .readdirSync(`${site.root}/log`)
     .filter((n) => /^\d{12}$/.test(n))
-    .sort()
+    .toSorted()
     .at(-1);
   if (Number(highest) !== state.sequence) {
     throw new Damage(`${logKey(state.sequence + 1)}: is missing, and entries come after it`);
@@ -288,7 +288,7 @@ const VOID = {
   pin: (state, body) => (state.backups.has(body.backup) ? undefined : "no"),
   delete(state, body, entry) {
     if (body.floor < state.floor || body.floor > entry.sequence - 1) return "floor";
-    const pinned = new Set([...state.pins.values()]);
+    const pinned = new Set(state.pins.values());
     for (const id of body.backups) {
       const backup = state.backups.get(id);
       if (backup?.forgotten === undefined || pinned.has(id)) return "not forgotten";
@@ -625,7 +625,7 @@ function list(site) {
 }
 
 function findBackup(state, name) {
-  const backups = [...state.backups.values()].sort((a, b) => a.sequence - b.sequence);
+  const backups = [...state.backups.values()].toSorted((a, b) => a.sequence - b.sequence);
   const listed = backups.filter(({ forgotten }) => forgotten === undefined);
   // A forgotten backup is found by its id only: its packs may be gone at any time.
   const found =
@@ -728,14 +728,14 @@ function restoreVolume(chunks, listing, root) {
     setAttributes(file, path);
   }
   // Children first: what is made in a directory changes its time, and a mode may forbid entering.
-  for (const file of directories.reverse()) setAttributes(file, inRoot(file.path));
+  for (const file of directories.toReversed()) setAttributes(file, inRoot(file.path));
   return xattrs;
 }
 
 /** No part of a path may be a link: a listing could lead out of the target with one. */
 function mustBeDirectories(path, inRoot) {
-  const parts = path.split("/");
-  for (let count = 1; count <= parts.length && path !== ""; count++) {
+  const parts = path === "" ? [] : path.split("/");
+  for (let count = 1; count <= parts.length; count++) {
     const stat = fs.lstatSync(inRoot(parts.slice(0, count).join("/")), { throwIfNoEntry: false });
     if (stat?.isDirectory() !== true) throw new Damage(`${shown(path)}: is not a directory`);
   }
@@ -748,7 +748,7 @@ function writeFile(chunks, file, path) {
     for (const { id, length } of file.content()) {
       const bytes = chunks.get(id, length);
       const isHole = file.flags === 1 && bytes.every((byte) => byte === 0);
-      for (let done = 0; !isHole && done < length;) {
+      for (let done = isHole ? length : 0; done < length;) {
         done += fs.writeSync(handle, bytes, done, length - done, offset + done);
       }
       offset += length;
