@@ -8,6 +8,7 @@ import { AppError } from "../base/error.ts";
 import { sha256Hex } from "../base/hex.ts";
 import { FORMAT_VERSION } from "./header.ts";
 import { hashSchema, logKey, randomIdSchema, SEQUENCE_MAX } from "./ids.ts";
+import { treeRootSchema } from "./tree.ts";
 
 export { logKey } from "./ids.ts";
 
@@ -41,13 +42,6 @@ export const manifestRefSchema = z.strictObject({
   sizeBytes: countSchema,
 });
 
-/** The root of a tree as entries and manifests name it. */
-export const rootSchema = z.strictObject({
-  id: hashSchema,
-  length: countSchema,
-  count: countSchema,
-});
-
 /** What a backup amounts to. */
 export const totalsSchema = z.strictObject({
   files: countSchema,
@@ -78,7 +72,7 @@ export const backupBodySchema = z.strictObject({
   manifest: manifestRefSchema,
   segments: segmentsSchema,
   revived: packsSchema,
-  lists: z.array(z.strictObject({ node: nameSchema, root: rootSchema })).max(NAME_COUNT_MAX),
+  lists: z.array(z.strictObject({ node: nameSchema, root: treeRootSchema })).max(NAME_COUNT_MAX),
   listPacks: packsSchema,
   totals: totalsSchema,
   overrides: overrideSchema.optional(),
