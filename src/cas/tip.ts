@@ -78,7 +78,9 @@ export async function findFirstTip(site: Site, options: TipOptions = {}): Promis
   const highest = bounds.present === 0 ? 0 : await narrow(bounds, has);
   if (highest === 0) return { sequence: 0, found: new Map() };
   // From one below: so the last entry itself is read, and confirmed as the last.
-  return findTip(site, highest - 1, options);
+  const tip = await findTip(site, highest - 1, options);
+  if (tip.sequence < highest) throw vanished(site, highest);
+  return tip;
 }
 
 /**
