@@ -64,6 +64,8 @@ async function decideBackup(
   const check = new PackCheck(repository, state, arrivals);
   check.addArrivals();
   check.add(draft.listPacks);
+  // The lists lie in these packs: without them there is nothing to read.
+  check.mustHaveAll();
   const known = knownRoots(state);
   const lists = draft.lists.filter(({ root }) => !known.has(root.id));
   // A commit made after a repack may not lean on its move: the list is read as it stands.
@@ -74,10 +76,7 @@ async function decideBackup(
     signal,
   });
   for await (const batch of uses) check.add(batch.map(({ pack }) => pack));
-  if (check.gone.size > 0) {
-    const { size } = check.gone;
-    throw packsGone(size, `${size} packs that this backup needs are not in the site any more.`);
-  }
+  check.mustHaveAll();
   const body = { ...draft, revived: [...check.revived].toSorted() };
   const births = [...newBirths(state, { kind: "backup", body }), ...check.births];
   return { kind: "backup", body, births: spanOf(births) };
@@ -95,7 +94,7 @@ function knownRoots(state: RepositoryState): ReadonlySet<string> {
 /** What becomes of each pack that a backup needs. */
 class PackCheck {
   readonly revived = new Set<string>();
-  readonly gone = new Set<string>();
+  readonly #gone = new Set<string>();
   /** Of packs that the backup newly names. */
   readonly births: number[] = [];
   readonly #repository: Repository;
@@ -116,14 +115,21 @@ class PackCheck {
     for (const [pack, birth] of this.#arrivals.births) {
       const named = getNamedPack(this.#repository, this.#state, pack);
       if (named === undefined && birth > this.#state.floor) this.births.push(birth);
-      else if (named?.birth !== birth) this.gone.add(pack);
+      else if (named?.birth !== birth) this.#gone.add(pack);
     }
+  }
+
+  /** Throws if anything is gone. */
+  mustHaveAll(): void {
+    const { size } = this.#gone;
+    if (size === 0) return;
+    throw packsGone(size, `${size} packs that this backup needs are not in the site any more.`);
   }
 
   add(packs: readonly string[]): void {
     for (const pack of packs) {
       if (getNamedPack(this.#repository, this.#state, pack) === undefined) {
-        if (!this.#arrivals.births.has(pack)) this.gone.add(pack);
+        if (!this.#arrivals.births.has(pack)) this.#gone.add(pack);
       } else if (this.#state.retired.has(pack)) {
         this.revived.add(pack);
       }

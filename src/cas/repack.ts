@@ -62,7 +62,8 @@ export function planRepacks(
     const use = mostlyDeadUse(repository, used, pack);
     if (use === undefined) continue;
     const usedBytes = bytesOf(pack, use);
-    if (usedBytes === 0 || usedBytes >= usedShareMin * pack.sizeBytes) continue;
+    const framesBytes = pack.frames.reduce((sum, { storedLength }) => sum + storedLength, 0);
+    if (usedBytes === 0 || usedBytes >= usedShareMin * framesBytes) continue;
     if (movedBytes + usedBytes > movedBytesMax) continue;
     movedBytes += usedBytes;
     const ofKind = groups.get(pack.kind) ?? [];
