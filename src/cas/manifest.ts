@@ -53,7 +53,8 @@ const nodeSchema = z.strictObject({
 export const manifestProblemSchema = z.strictObject({
   node: nameSchema,
   path: pathSchema,
-  kind: z.enum(["unreadable", "vanished", "changed", "unsupported"]),
+  /** `missing`: a node, or what the database says should be there. */
+  kind: z.enum(["unreadable", "vanished", "changed", "unsupported", "missing"]),
   message: z.string().max(10_000),
 });
 

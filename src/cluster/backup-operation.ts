@@ -5,11 +5,15 @@
  */
 import { AppError, toAppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
+import type { BackupDraft } from "../cas/backup-commit.ts";
 import { commitBackup } from "../cas/backup-commit.ts";
+import { manifestKey } from "../cas/ids.ts";
 import type { Manifest } from "../cas/manifest.ts";
 import { encodeManifest } from "../cas/manifest.ts";
 import type { ClusterOutcome, ClusterPhaseContext, Json, Phase } from "../products/product.ts";
 import { PHASE_REDO_COUNT_MAX } from "../products/product.ts";
+import { runAlways } from "./always-phases.ts";
+import { manifestOf } from "./backup-manifest.ts";
 import { ClaimTable } from "./claims.ts";
 import { ClusterSession } from "./cluster-session.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
@@ -31,9 +35,6 @@ export type BackupResult = {
   readonly readBytes: number;
   readonly attempts: number;
 };
-
-/** Problems kept in a manifest. */
-const PROBLEM_COUNT_MAX = 1_000;
 
 type Attempt = {
   readonly session: ClusterSession;
@@ -120,7 +121,16 @@ async function runAttempt(
   parts.claims.set(context.id, claims);
   try {
     await using session = await ClusterSession.open(
-      { ...parts, context, kind: "backup", cluster: config.cluster, self: parts.self, patienceMs: config.nodePatienceMs, board },
+      {
+        ...parts,
+        context,
+        kind: "backup",
+        cluster: config.cluster,
+        product: parts.product.kind,
+        self: parts.self,
+        patienceMs: config.nodePatienceMs,
+        board,
+      },
       config.nodes,
       config.backup.degraded,
     );
@@ -149,8 +159,8 @@ async function runPhases(
 ): Promise<Run> {
   const phases = parts.product.backupPhases;
   const results = new Map<string, ReadonlyMap<string, Json>>();
-  let state: { readonly [key: string]: Json } = {};
-  let inputs: { readonly [node: string]: Json } = {};
+  const state: { [key: string]: Json } = {};
+  const inputs: { [node: string]: Json } = {};
   let stored: ReadonlyMap<string, NodeStoredAnswer> = new Map();
   let pass = 0;
   try {
@@ -159,8 +169,8 @@ async function runPhases(
       context.progress({ phase: phase.name });
       if (phase.on === "cluster") {
         const outcome = await phase.run(clusterContext(parts, context, attempt, results, state));
-        state = { ...state, ...outcome.state };
-        inputs = { ...inputs, ...outcome.inputs };
+        Object.assign(state, outcome.state);
+        Object.assign(inputs, outcome.inputs);
         index = redoIndex(phases, index, outcome, pass);
         if (outcome.redo !== undefined) pass += 1;
       } else if (phase.on === "nodes") {
@@ -170,34 +180,10 @@ async function runPhases(
       }
     }
   } catch (thrown) {
-    await runAlways(parts, context, attempt, { phases, results, state, inputs, pass });
+    await runAlways(phases, clusterContext(parts, context, attempt, results, state));
     throw thrown;
   }
   return { stored, results, state };
-}
-
-/** After a failure: what must run anyway; its own failures are only said. */
-async function runAlways(
-  parts: CoordinatorParts,
-  context: OperationContext,
-  attempt: Attempt,
-  at: {
-    readonly phases: readonly Phase[];
-    readonly results: ReadonlyMap<string, ReadonlyMap<string, Json>>;
-    readonly state: { readonly [key: string]: Json };
-    readonly inputs: { readonly [node: string]: Json };
-    readonly pass: number;
-  },
-): Promise<void> {
-  for (const phase of at.phases) {
-    if (phase.on === "core" || phase.always !== true) continue;
-    try {
-      if (phase.on === "nodes") await onNodes(attempt, phase.name, at.pass, at.inputs);
-      else await phase.run(clusterContext(parts, context, attempt, at.results, at.state));
-    } catch (thrown) {
-      context.say(`${phase.name} after the failure: ${toAppError(thrown).message}`);
-    }
-  }
 }
 
 function redoIndex(
@@ -209,10 +195,14 @@ function redoIndex(
   if (outcome.redo === undefined) return index;
   const target = phases.findIndex((phase) => phase.name === outcome.redo);
   if (target < 0 || target > index || pass >= PHASE_REDO_COUNT_MAX) {
-    throw new AppError("incomplete", `The cluster would not hold still: ${outcome.reason ?? outcome.redo}.`, {
-      guidance: "Run the backup again when schema or topology do not change.",
-      retryable: true,
-    });
+    throw new AppError(
+      "incomplete",
+      `The cluster would not hold still: ${outcome.reason ?? outcome.redo}.`,
+      {
+        guidance: "Run the backup again when schema or topology do not change.",
+        retryable: true,
+      },
+    );
   }
   return target - 1;
 }
@@ -240,12 +230,20 @@ async function store(
 ): Promise<Map<string, NodeStoredAnswer>> {
   const { session } = attempt;
   const key = { attempt: attempt.attempt, pass };
-  await session.phase("store", key, (node) => ({
+  const input = (node: NodeAddress): JsonValue => ({
     lookUpAll: attempt.lookUpAll,
     product: inputFor(node, inputs),
-  }));
-  for (const node of session.nodes) claims.finished(node.name);
-  await session.phase("settle", key, () => null);
+  });
+  // Nobody may wait for the chunks of a node from which nothing more comes.
+  await session.phase("store", key, input, (node, outcome) => {
+    if (outcome === "failed") claims.ended(node.name);
+  });
+  await session.phase(
+    "settle",
+    key,
+    () => null,
+    (node) => claims.ended(node.name),
+  );
   const answers = await session.phase("finish", key, () => null);
   const stored = new Map<string, NodeStoredAnswer>();
   for (const [node, answer] of answers) stored.set(node, nodeStoredSchema.parse(answer));
@@ -277,120 +275,71 @@ async function commit(
   attempt: Attempt,
   run: Run,
 ): Promise<BackupResult> {
-  const { doors, repository, config, product } = parts;
+  const { repository } = parts;
+  const { signal } = context;
   context.progress({ phase: "commit" });
-  const judged = product.completeness(
-    clusterContext(parts, context, attempt, run.results, run.state),
-    [...run.stored.keys()],
-  );
-  const missing = [...attempt.session.missing].map(
-    ([node, error]) => `node ${node} is missing: ${error.message}`,
-  );
-  const problems = [...judged.problems, ...missing];
-  const problemCount =
-    problems.length + sum(run.stored, (node) => node.problemCount);
-  const totals = {
-    files: sum(run.stored, (node) => node.totals.files),
-    bytes: sum(run.stored, (node) => node.totals.bytes),
-    newBytes: sum(run.stored, (node) => node.totals.newBytes),
-    storedBytes: sum(run.stored, (node) => node.totals.storedBytes),
-  };
-  const complete = judged.complete && missing.length === 0 && problemCount === 0;
-  const ended = new Date(doors.clock.now()).toISOString();
-  const manifest = manifestOf(parts, attempt, run, { complete, ended, problems, problemCount, totals });
+  const manifest = describe(parts, context, attempt, run);
+  const shares = [...run.stored.values()];
   const encoded = encodeManifest(manifest);
   const birth = repository.state.sequence;
-  await repository.putObject(`manifest/${encoded.id}-${birth}`, encoded.bytes, {
-    signal: context.signal,
-  });
-  using source = parts.openSource();
-  const won = await commitBackup(
-    repository,
-    source,
-    {
-      backup: attempt.id,
-      name: attempt.name,
-      cluster: config.cluster,
-      product: product.kind,
-      started: attempt.started,
-      ended,
-      complete,
-      problems: problemCount,
-      plannedAt: Math.min(...[...run.stored.values()].map((node) => node.plannedAt)),
-      manifest: { id: encoded.id, birth, sizeBytes: encoded.bytes.length },
-      segments: [...run.stored.values()].flatMap((node) => node.segments),
-      lists: [...run.stored].map(([node, share]) => ({ node, root: share.list })),
-      listPacks: [...new Set([...run.stored.values()].flatMap((node) => node.listPacks))].toSorted(),
-      totals,
-    },
-    { operation: context.id, signal: context.signal },
-  );
+  await repository.putObject(manifestKey(encoded.id, birth), encoded.bytes, { signal });
+  const { name, cluster, product, started, ended, complete, totals } = manifest;
+  const draft: BackupDraft = {
+    backup: attempt.id,
+    name,
+    cluster,
+    product,
+    started,
+    ended,
+    complete,
+    problems: manifest.problemCount,
+    plannedAt: Math.min(...shares.map((share) => share.plannedAt)),
+    manifest: { id: encoded.id, birth, sizeBytes: encoded.bytes.length },
+    segments: shares.flatMap((share) => share.segments),
+    lists: [...run.stored].map(([node, share]) => ({ node, root: share.list })),
+    listPacks: [...new Set(shares.flatMap((share) => share.listPacks))].toSorted(),
+    totals,
+  };
+  const how = { operation: context.id, signal };
+  const won = await commitBackup(repository, parts.openSource(), draft, how);
   return {
     backup: attempt.id,
     name: attempt.name,
     sequence: won.sequence,
     complete,
-    problems: problems.slice(0, PROBLEM_COUNT_MAX),
-    problemCount,
+    problems: manifest.problems.map(({ node, path, message }) =>
+      path === "" ? `${node}: ${message}` : `${node}: ${path}: ${message}`,
+    ),
+    problemCount: manifest.problemCount,
     totals,
-    readBytes: sum(run.stored, (node) => node.totals.readBytes),
+    readBytes: shares.reduce((sum, share) => sum + share.totals.readBytes, 0),
     attempts: attempt.attempt + 1,
   };
 }
 
-function manifestOf(
+function describe(
   parts: CoordinatorParts,
+  context: OperationContext,
   attempt: Attempt,
   run: Run,
-  end: {
-    readonly complete: boolean;
-    readonly ended: string;
-    readonly problems: readonly string[];
-    readonly problemCount: number;
-    readonly totals: BackupResult["totals"];
-  },
 ): Manifest {
-  const zones = new Map(parts.config.nodes.map((node) => [node.name, node.zone]));
-  const ofCluster = end.problems.map((message) => ({
-    node: "",
-    path: "",
-    kind: "cluster" as const,
-    message,
-  }));
-  const ofNodes = [...run.stored].flatMap(([node, share]) =>
-    share.problems.map((problem) => ({ node, ...problem })),
-  );
-  return {
-    v: 0,
-    backup: attempt.id,
+  const { config, product, doors } = parts;
+  const { session } = attempt;
+  const nodes = config.nodes.map(({ name, zone }) => ({ name, zone }));
+  const asked = { ...clusterContext(parts, context, attempt, run.results, run.state), nodes };
+  return manifestOf({
+    id: attempt.id,
     name: attempt.name,
-    cluster: parts.config.cluster,
-    product: parts.product.kind,
+    cluster: config.cluster,
+    product: product.kind,
     started: attempt.started,
-    ended: end.ended,
-    complete: end.complete,
+    ended: new Date(doors.clock.now()).toISOString(),
     state: run.state as Manifest["state"],
-    nodes: [...run.stored].map(([node, share]) => ({
-      name: node,
-      zone: zones.get(node) ?? "",
-      version: parts.version,
-      volumes: share.volumes,
-      list: share.list,
-      totals: {
-        files: share.totals.files,
-        bytes: share.totals.bytes,
-        newBytes: share.totals.newBytes,
-        storedBytes: share.totals.storedBytes,
-      },
-    })),
-    problems: [...ofCluster, ...ofNodes].slice(0, PROBLEM_COUNT_MAX),
-    problemCount: end.problemCount,
-    totals: end.totals,
-  };
-}
-
-function sum<T>(map: ReadonlyMap<string, T>, pick: (value: T) => number): number {
-  let total = 0;
-  for (const value of map.values()) total += pick(value);
-  return total;
+    coordinator: config.node,
+    zones: new Map(nodes.map(({ name, zone }) => [name, zone])),
+    versions: session.versions,
+    stored: run.stored,
+    judged: product.completeness(asked, [...run.stored.keys()]),
+    missing: new Map([...session.missing].map(([node, error]) => [node, error.message])),
+  });
 }

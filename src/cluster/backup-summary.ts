@@ -76,7 +76,11 @@ export function summarize(state: RepositoryState, options: SummaryOptions): Back
 export async function detailOf(
   repository: Repository,
   wanted: string,
-  options: { readonly retention: RetentionPolicy; readonly cluster?: string; readonly site: string },
+  options: {
+    readonly retention: RetentionPolicy;
+    readonly cluster?: string;
+    readonly site: string;
+  },
 ): Promise<BackupDetail> {
   const state = repository.state;
   const backup = findBackup(state, wanted, options.cluster, { forgotten: true });

@@ -5,7 +5,12 @@ import { AppError } from "../base/error.ts";
 import { fromHex } from "../base/hex.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { JsonValue } from "./protocol.ts";
-import { claimRequestSchema, resolveRequestSchema, settleRequestSchema } from "./protocol.ts";
+import {
+  claimRequestSchema,
+  parseRequest,
+  resolveRequestSchema,
+  settleRequestSchema,
+} from "./protocol.ts";
 
 /** Answers a claim call of a node; refuses an operation that does not run here. */
 export function handleClaimCall(
@@ -15,18 +20,18 @@ export function handleClaimCall(
 ): JsonValue {
   switch (method) {
     case "claim": {
-      const request = claimRequestSchema.parse(body);
+      const request = parseRequest(claimRequestSchema, method, body);
       const table = mustGetTable(tables, request.operation);
       return { ours: table.claim(request.node, request.ids.map(fromHex)) };
     }
     case "settle": {
-      const request = settleRequestSchema.parse(body);
+      const request = parseRequest(settleRequestSchema, method, body);
       const places = request.places.map((place) => ({ ...place, id: fromHex(place.id) }));
       mustGetTable(tables, request.operation).settle(request.node, places);
       return {};
     }
     case "resolve": {
-      const request = resolveRequestSchema.parse(body);
+      const request = parseRequest(resolveRequestSchema, method, body);
       const table = mustGetTable(tables, request.operation);
       return { places: table.resolve(request.node, request.ids.map(fromHex)) };
     }

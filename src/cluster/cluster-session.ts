@@ -20,6 +20,7 @@ import {
   LEASE_TTL_MS,
   phaseEventSchema,
   PROTOCOL_VERSION,
+  releaseAnswerSchema,
 } from "./protocol.ts";
 
 /** One try of a short call. */
@@ -34,6 +35,8 @@ export type SessionOptions = {
   readonly kind: "backup" | "restore";
   readonly cluster: string;
   readonly version: string;
+  /** The kind of product, which all nodes must be configured for. */
+  readonly product: string;
   readonly self: NodeAddress;
   readonly patienceMs: number;
   readonly board: ProgressBoard;
@@ -45,6 +48,7 @@ export class ClusterSession implements AsyncDisposable {
   readonly #lease: string;
   readonly #leased = new Map<string, NodeAddress>();
   readonly #lost = new Map<string, AppError>();
+  readonly #versions = new Map<string, string>();
   readonly #stop = new AbortController();
   #renewing: Promise<void> = Promise.resolve();
   #released = false;
@@ -80,6 +84,11 @@ export class ClusterSession implements AsyncDisposable {
     return [...this.#leased.values()].filter((node) => !this.#lost.has(node.name));
   }
 
+  /** The version that each node runs, by name. */
+  get versions(): ReadonlyMap<string, string> {
+    return this.#versions;
+  }
+
   /** Nodes that were not reached, with the reason. */
   get missing(): ReadonlyMap<string, AppError> {
     return this.#lost;
@@ -87,12 +96,14 @@ export class ClusterSession implements AsyncDisposable {
 
   /**
    * Runs a phase on all nodes at once and waits for all. A failure on one aborts nothing on the
-   * others before they end; then the first failure is thrown, naming the node.
+   * others before they end; then the first failure is thrown, naming the node. `onEnd` is told of
+   * each node as soon as its part has ended.
    */
   async phase(
     name: string,
     key: { readonly attempt: number; readonly pass: number },
     inputOf: (node: NodeAddress) => JsonValue,
+    onEnd: (node: NodeAddress, outcome: "done" | "failed") => void = () => undefined,
   ): Promise<Map<string, JsonValue>> {
     const { board } = this.#options;
     const results = new Map<string, JsonValue>();
@@ -103,10 +114,12 @@ export class ClusterSession implements AsyncDisposable {
         try {
           results.set(node.name, await this.#phaseOn(node, name, key, inputOf(node)));
           board.end(node.name, "done");
+          onEnd(node, "done");
         } catch (thrown) {
           const error = toAppError(thrown);
           failures.push({ node, error });
           board.end(node.name, "failed", error.message);
+          onEnd(node, "failed");
         }
       }),
     );
@@ -122,12 +135,19 @@ export class ClusterSession implements AsyncDisposable {
     this.#released = true;
     this.#stop.abort(new AppError("cancelled", "The operation has ended."));
     await this.#renewing.catch(() => undefined);
-    const body = { operation: this.#options.context.id, lease: this.#lease, backup };
+    const { context } = this.#options;
+    const body = { operation: context.id, lease: this.#lease, backup };
     await Promise.all(
-      [...this.#leased.values()].map((node) =>
-        // The lease ends by itself if the node cannot be told.
-        this.#call(node, "release", body, new AbortController().signal).catch(() => undefined),
-      ),
+      [...this.#leased.values()].map(async (node) => {
+        try {
+          const answer = await this.#call(node, "release", body, new AbortController().signal);
+          const { problems = [] } = releaseAnswerSchema.parse(answer);
+          for (const problem of problems) context.say(`${node.name}: ${problem}`);
+        } catch (thrown) {
+          // The lease ends by itself if the node cannot be told.
+          context.say(`${node.name}, release: ${toAppError(thrown).message}`);
+        }
+      }),
     );
   }
 
@@ -164,6 +184,7 @@ export class ClusterSession implements AsyncDisposable {
     for (const [node, answer] of answers) {
       await this.#mustSeeTheSame(node, answer);
       this.#leased.set(node.name, node);
+      this.#versions.set(node.name, answer.version);
     }
     if (this.#leased.size === 0) {
       throw new AppError("unavailable", "No node of the cluster answered.", {
@@ -179,14 +200,30 @@ export class ClusterSession implements AsyncDisposable {
     const here = `${repository.site.location} (repository ${state.repositoryId}, site ${state.siteId})`;
     const there = `${answer.location} (repository ${answer.repository}, site ${answer.site})`;
     if (answer.node !== node.name) {
-      throw new AppError("refused", `At ${node.address} answers node ${answer.node}, not ${node.name}.`, {
-        guidance: "Mend the addresses in the configuration, or start the server with --node.",
-      });
+      throw new AppError(
+        "refused",
+        `At ${node.address} answers node ${answer.node}, not ${node.name}.`,
+        {
+          guidance: "Mend the addresses in the configuration, or start the server with --node.",
+        },
+      );
+    }
+    const { product } = this.#options;
+    if (answer.product !== product) {
+      throw new AppError(
+        "refused",
+        `Node ${node.name} is configured for product ${answer.product}, this node for ${product}.`,
+        { guidance: "Give all nodes the same product; then reload them." },
+      );
     }
     if (answer.repository !== state.repositoryId || answer.site !== state.siteId) {
-      throw new AppError("refused", `Node ${node.name} sees another repository: ${there}; here it is ${here}.`, {
-        guidance: "All nodes must reach the same bucket, or mount the same directory.",
-      });
+      throw new AppError(
+        "refused",
+        `Node ${node.name} sees another repository: ${there}; here it is ${here}.`,
+        {
+          guidance: "All nodes must reach the same bucket, or mount the same directory.",
+        },
+      );
     }
     const bytes =
       answer.head.sequence > state.sequence
@@ -262,7 +299,12 @@ export class ClusterSession implements AsyncDisposable {
     );
   }
 
-  #call(node: NodeAddress, method: string, body: JsonValue, signal: AbortSignal): Promise<JsonValue> {
+  #call(
+    node: NodeAddress,
+    method: string,
+    body: JsonValue,
+    signal: AbortSignal,
+  ): Promise<JsonValue> {
     return callNode(
       this.#options.doors,
       node,

@@ -1,8 +1,8 @@
 /**
  * A node's lease: at most one backup or restore works on a node at a time. A lease has a random id,
  * compared for equality at each request, and a time to live; whoever holds an old id is refused,
- * whatever it believes. When a lease ends (released, expired, taken down) everything that runs under
- * it is aborted and awaited before the next one is given.
+ * whatever it believes. When a lease ends (released, expired, taken over, taken down) everything
+ * that runs under it is aborted and awaited before the next one is given.
  */
 import type { Clock } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
@@ -24,10 +24,15 @@ type Held = {
   ended: Promise<void> | undefined;
 };
 
+/** Ids of ended leases that are remembered, so that a request which comes late takes nothing. */
+const ENDED_COUNT_MAX = 100;
+
 /** The one lease that a node gives at a time. */
 export class LeaseHolder {
   readonly #clock: Clock;
+  readonly #endedIds = new Set<string>();
   #held: Held | undefined;
+  #isClosed = false;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -39,18 +44,24 @@ export class LeaseHolder {
     return held !== undefined && held.ended === undefined ? held.request : undefined;
   }
 
-  /** Gives the lease, or the same one again; refuses while another operation holds it. */
+  /**
+   * Gives the lease, or the same one again; refuses while another operation holds it. A coordinator
+   * leads one operation at a time: whatever it led before has ended, and gives way.
+   */
   async take(request: LeaseRequest): Promise<void> {
-    const held = this.#held;
-    if (held !== undefined) {
+    for (;;) {
+      if (this.#isClosed) throw shuttingDown();
+      if (this.#endedIds.has(request.lease)) throw notInForce();
+      const held = this.#held;
+      if (held === undefined) break;
+      const nowMs = this.#clock.monotonic();
       if (held.ended === undefined && held.request.lease === request.lease) {
-        held.expiresAt = this.#clock.monotonic() + request.ttlMs;
+        held.expiresAt = nowMs + request.ttlMs;
         return;
       }
-      if (held.ended === undefined && this.#clock.monotonic() < held.expiresAt) {
-        throw busy(held.request);
-      }
-      await this.#end(held, expired(held.request));
+      const isOfSame = held.request.coordinator === request.coordinator;
+      if (held.ended === undefined && nowMs < held.expiresAt && !isOfSame) throw busy(held.request);
+      await this.#end(held, nowMs < held.expiresAt ? takenOver(request) : expired(held.request));
     }
     const fresh: Held = {
       request,
@@ -59,7 +70,6 @@ export class LeaseHolder {
       expiresAt: this.#clock.monotonic() + request.ttlMs,
       ended: undefined,
     };
-    if (this.#held !== undefined && this.#held.ended === undefined) throw busy(this.#held.request);
     this.#held = fresh;
     void this.#watch(fresh);
   }
@@ -82,6 +92,7 @@ export class LeaseHolder {
 
   /** Ends the lease; a lease that is not in force is fine (it ended already). */
   async release(lease: string): Promise<void> {
+    this.#remember(lease);
     const held = this.#held;
     if (held === undefined || held.request.lease !== lease) return;
     await this.#end(held, new AppError("cancelled", "The operation on this node has ended."));
@@ -89,19 +100,17 @@ export class LeaseHolder {
 
   /** For shutdown. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     const held = this.#held;
-    if (held !== undefined) {
-      await this.#end(held, new AppError("unavailable", "This server is shutting down."));
-    }
+    if (held !== undefined) await this.#end(held, shuttingDown());
   }
 
+  /** A lease whose time is over is not in force, even before the watch has woken up. */
   #mustHold(lease: string): Held {
     const held = this.#held;
-    if (held !== undefined && held.ended === undefined && held.request.lease === lease) return held;
-    throw new AppError("conflict", "This lease is not in force on this node.", {
-      guidance: "The node restarted, or the lease expired while its coordinator was silent.",
-      context: { reason: "lease-lost" },
-    });
+    const isHeld = held !== undefined && held.ended === undefined && held.request.lease === lease;
+    if (isHeld && this.#clock.monotonic() < held.expiresAt) return held;
+    throw notInForce();
   }
 
   async #watch(held: Held): Promise<void> {
@@ -119,13 +128,22 @@ export class LeaseHolder {
     }
   }
 
+  /** Never rejects: what a clean-up could not do is no reason to hold the lease for ever. */
   #end(held: Held, reason: AppError): Promise<void> {
     held.ended ??= (async () => {
+      this.#remember(held.request.lease);
       held.abort.abort(reason);
-      for (const cleanUp of held.cleanUps.toReversed()) await cleanUp();
+      for (const cleanUp of held.cleanUps.toReversed()) await cleanUp().catch(() => undefined);
       if (this.#held === held) this.#held = undefined;
     })();
     return held.ended;
+  }
+
+  #remember(lease: string): void {
+    this.#endedIds.add(lease);
+    const [oldest] = this.#endedIds;
+    if (this.#endedIds.size > ENDED_COUNT_MAX && oldest !== undefined)
+      this.#endedIds.delete(oldest);
   }
 }
 
@@ -140,10 +158,33 @@ function busy(request: LeaseRequest): AppError {
   );
 }
 
+function notInForce(): AppError {
+  return new AppError("conflict", "This lease is not in force on this node.", {
+    guidance: "The node restarted, or the lease expired while its coordinator was silent.",
+    context: { reason: "lease-lost" },
+  });
+}
+
 function expired(request: LeaseRequest): AppError {
-  return new AppError("timeout", `The coordinator of ${request.kind} ${request.operation} fell silent.`, {
-    retryable: false,
-    guidance: "Run the same command again; what was stored is reused.",
-    context: { reason: "lease-expired" },
+  return new AppError(
+    "timeout",
+    `The coordinator of ${request.kind} ${request.operation} fell silent.`,
+    {
+      retryable: false,
+      guidance: "Run the same command again; what was stored is reused.",
+      context: { reason: "lease-lost" },
+    },
+  );
+}
+
+function takenOver(request: LeaseRequest): AppError {
+  return new AppError("cancelled", `Its coordinator went on to operation ${request.operation}.`, {
+    context: { reason: "lease-lost" },
+  });
+}
+
+function shuttingDown(): AppError {
+  return new AppError("unavailable", "This server is shutting down.", {
+    guidance: "Wait until it is back.",
   });
 }

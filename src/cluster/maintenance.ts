@@ -32,7 +32,7 @@ export async function runCleanupOperation(
 ): Promise<JsonValue> {
   const { repository, config, doors } = parts;
   context.progress({ phase: "plan" });
-  using source = parts.openSource();
+  const source = parts.openSource();
   const options = {
     repository,
     source,
@@ -68,16 +68,17 @@ export async function runVerifyOperation(
     request.backup === undefined
       ? undefined
       : [findBackup(state, request.backup, config.cluster, { forgotten: true })];
-  using source = parts.openSource();
+  const source = parts.openSource();
   const report = await verifyRepository({
     repository,
     source,
     ...(backups === undefined ? {} : { backups }),
     deep: request.deep,
     signal: context.signal,
-    onProgress: (progress) => context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
+    onProgress: (progress) =>
+      context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
   });
-  return report as unknown as JsonValue;
+  return report;
 }
 
 /** Forgets, brings back, pins or unpins backups, all or none found by name first. */

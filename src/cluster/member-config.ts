@@ -23,7 +23,10 @@ export type MemberConfig = {
     /** A backup gives up below this much free space in the data folder. */
     readonly minimumFreeSpaceBytes: number;
   };
-  readonly restore: { readonly owner: "recorded" | "parent" | "none"; readonly concurrency: number };
+  readonly restore: {
+    readonly owner: "recorded" | "parent" | "none";
+    readonly concurrency: number;
+  };
   readonly retention: RetentionPolicy;
   readonly undoWindowMs: number;
   /** How long a node may be silent in an operation. */

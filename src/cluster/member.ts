@@ -29,6 +29,7 @@ import { Operations } from "./operations.ts";
 import type { JsonValue, PhaseEvent } from "./protocol.ts";
 import type { ClusterRestorePlan, RestoreRequest } from "./restore-operation.ts";
 import { planRestore, runRestore } from "./restore-operation.ts";
+import { sweepScratchFolder } from "./scratch-folder.ts";
 import type { ClusterStatus } from "./status.ts";
 import { clusterStatus } from "./status.ts";
 
@@ -99,6 +100,7 @@ export class Member implements AsyncDisposable {
   /** Opens the node's catalog and the repository; refuses a site that is not the one it knows. */
   static async open(options: MemberOptions): Promise<Member> {
     const { config, doors } = options;
+    sweepScratchFolder(doors.files, config.scratchFolder);
     const catalog = Catalog.open(doors.databases, joinPath(config.dataFolder, "catalog.sqlite"));
     try {
       const repository = await Repository.open({

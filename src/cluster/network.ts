@@ -7,6 +7,12 @@ import type { z } from "zod";
 import type { Clock, Network } from "../base/doors.ts";
 import { AppError, toAppError } from "../base/error.ts";
 
+/**
+ * A node that dies is noticed within this time, since an answer that is long in coming carries beats
+ * (src/server/http-network.ts): a try that lasted longer had a living node at its other end.
+ */
+const SILENCE_SEEN_WITHIN_MS = 30_000;
+
 /** First pause between two tries, doubled up to the second figure. */
 const PAUSE_MS_MIN = 200;
 const PAUSE_MS_MAX = 5_000;
@@ -22,7 +28,11 @@ export type CallOptions = {
 };
 
 /** A node, by name and address. */
-export type NodeAddress = { readonly name: string; readonly address: string; readonly zone: string };
+export type NodeAddress = {
+  readonly name: string;
+  readonly address: string;
+  readonly zone: string;
+};
 
 /** Calls a method on a node until it answers, refuses, or was silent for `patienceMs`. */
 export async function callNode<T>(
@@ -35,6 +45,7 @@ export async function callNode<T>(
   let pauseMs = PAUSE_MS_MIN;
   for (;;) {
     options.signal.throwIfAborted();
+    const triedAt = doors.clock.monotonic();
     try {
       const answer = await doors.network.call(node.address, call.method, call.body, {
         timeoutMs: options.timeoutMs,
@@ -49,7 +60,11 @@ export async function callNode<T>(
       options.signal.throwIfAborted();
       const error = toAppError(thrown);
       if (!error.retryable) throw error;
-      const silentMs = doors.clock.monotonic() - silentSince;
+      const nowMs = doors.clock.monotonic();
+      const wasAlive = nowMs - triedAt > SILENCE_SEEN_WITHIN_MS;
+      if (wasAlive) silentSince = Math.max(silentSince, nowMs - SILENCE_SEEN_WITHIN_MS);
+      if (wasAlive) pauseMs = PAUSE_MS_MIN;
+      const silentMs = nowMs - silentSince;
       if (silentMs >= options.patienceMs) throw nodeSilent(node, silentMs, error);
       await doors.clock.sleep(Math.min(pauseMs, options.patienceMs), options.signal);
       pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX);

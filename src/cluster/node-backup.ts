@@ -4,9 +4,10 @@
  * to the coordinator, and with progress events.
  */
 import { AppError } from "../base/error.ts";
-import { fromHex, toHex } from "../base/hex.ts";
+import { toHex } from "../base/hex.ts";
 import type { Claims, NodeProgress } from "../cas/backup-writer.ts";
-import { localClaims, NodeBackup } from "../cas/backup-writer.ts";
+import { NodeBackup } from "../cas/backup-writer.ts";
+import { localClaims } from "../cas/claims.ts";
 import type { DataPlane } from "../cas/plane.ts";
 import type { NodePhaseContext } from "../products/product.ts";
 import type { Leased } from "./lease.ts";
@@ -168,9 +169,4 @@ async function inBatches<T, R>(
     results.push(...(await send(items.slice(start, start + CLAIM_BATCH_COUNT_MAX))));
   }
   return results;
-}
-
-/** Ids as they come over the wire. */
-export function idsOfWire(ids: readonly string[]): Uint8Array[] {
-  return ids.map(fromHex);
 }

@@ -31,11 +31,14 @@ export function mapNodes(backup: readonly MapNode[], cluster: readonly MapNode[]
     free.delete(to.name);
     open.delete(from.name);
   };
-  for (const share of [...open.values()]) pair(share, free.get(share.name));
-  for (const share of [...open.values()]) {
-    pair(share, [...free.values()].find((node) => share.zone !== "" && node.zone === share.zone));
+  for (const share of open.values()) pair(share, free.get(share.name));
+  for (const share of open.values()) {
+    pair(
+      share,
+      [...free.values()].find((node) => share.zone !== "" && node.zone === share.zone),
+    );
   }
-  for (const share of [...open.values()]) pair(share, [...free.values()][0]);
+  for (const share of open.values()) pair(share, [...free.values()][0]);
   return pairs.toSorted((a, b) => (a.from < b.from ? -1 : 1));
 }
 

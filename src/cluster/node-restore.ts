@@ -3,7 +3,7 @@
  * manifest and walk the same listings; the plan touches nothing.
  */
 import { AppError } from "../base/error.ts";
-import { pathFromText } from "../base/path.ts";
+import { pathFromText, textFromPath } from "../base/path.ts";
 import type { Manifest } from "../cas/manifest.ts";
 import { readManifest } from "../cas/manifest.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/restore.ts";
@@ -25,7 +25,7 @@ export async function planOnNode(
   const context = planContext(parts, signal);
   const shares = await sharesOf(parts, request, context);
   const plans: VolumePlan[] = [];
-  using source = parts.openSource();
+  const source = parts.openSource();
   for (const { volume, target } of shares) {
     const plan = await planVolumeRestore({
       listing: volume.listing,
@@ -35,11 +35,13 @@ export async function planOnNode(
       filter: request.paths,
       ownerPolicy: parts.config.restore.owner,
       extra: request.paths.length === 0 ? target.extra : "keep",
+      captureFolders: [parts.config.scratchFolder],
+      locate: (id) => parts.repository.index.find(id)[0],
       signal,
     });
     plans.push({
       volume: volume.name,
-      target: target.root,
+      target: textFromPath(target.root),
       files: plan.files,
       bytes: plan.bytes,
       filesKept: plan.filesKept,
@@ -49,7 +51,7 @@ export async function planOnNode(
       bytesToFetch: plan.bytesToFetch,
       directories: plan.directories,
       extraFiles: plan.extraFiles,
-      extraSample: [...plan.extraSample],
+      extraSample: plan.extraSample.map(textFromPath),
       extraRemoved: target.extra === "remove" && request.paths.length === 0,
       refusals: [...plan.refusals],
     });
@@ -61,7 +63,11 @@ export async function planOnNode(
 export async function placeOnNode(
   parts: NodeParts,
   options: {
-    readonly input: { readonly backup: string; readonly from: string; readonly paths: readonly string[] };
+    readonly input: {
+      readonly backup: string;
+      readonly from: string;
+      readonly paths: readonly string[];
+    };
     readonly context: NodePhaseContext;
     readonly emit: (event: PhaseEvent) => void;
     readonly signal: AbortSignal;
@@ -80,7 +86,7 @@ export async function placeOnNode(
     ownersNotSet: 0,
     fetchedBytes: 0,
   };
-  using source = parts.openSource();
+  const source = parts.openSource();
   for (const { volume, target } of shares) {
     const result = await runVolumeRestore({
       listing: volume.listing,
@@ -91,6 +97,7 @@ export async function placeOnNode(
       filter: input.paths,
       ownerPolicy: parts.config.restore.owner,
       extra: input.paths.length === 0 ? target.extra : "keep",
+      captureFolders: [parts.config.scratchFolder],
       ...(target.group === undefined ? {} : { restoreOrder: target.group }),
       signal,
       onProgress: (progress) =>
@@ -121,11 +128,15 @@ async function sharesOf(
   const state = await parts.repository.catchUp(context.signal);
   const backup = state.backups.get(request.backup);
   if (backup === undefined) {
-    throw new AppError("not-found", `Backup ${request.backup} is not in this repository any more.`, {
-      guidance: "`astacus list` shows what there is.",
-    });
+    throw new AppError(
+      "not-found",
+      `Backup ${request.backup} is not in this repository any more.`,
+      {
+        guidance: "`astacus list` shows what there is.",
+      },
+    );
   }
-  const manifest = await readManifest(parts.repository.site, backup);
+  const manifest = await readManifest(parts.repository.site, backup, context.signal);
   const node = manifest.nodes.find((candidate) => candidate.name === request.from);
   if (node === undefined) {
     throw new AppError("not-found", `Backup ${backup.name} has no node ${request.from}.`, {
@@ -136,9 +147,13 @@ async function sharesOf(
   return node.volumes.map((volume) => {
     const target = targets.find((candidate) => candidate.volume === volume.name);
     if (target === undefined) {
-      throw new AppError("refused", `This node's configuration has no place for volume ${volume.name}.`, {
-        guidance: `Configure a root for it; in the backup it was ${volume.root}.`,
-      });
+      throw new AppError(
+        "refused",
+        `This node's configuration has no place for volume ${volume.name}.`,
+        {
+          guidance: `Configure a root for it; in the backup it was ${volume.root}.`,
+        },
+      );
     }
     return { volume, target: { ...target, root: target.root || pathFromText(volume.root) } };
   });

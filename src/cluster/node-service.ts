@@ -3,7 +3,7 @@
  * keyed by (attempt, pass, name): asking again attaches to the work under way or gives its result
  * once more, so a broken connection costs nothing. All work ends with its lease.
  */
-import { AppError } from "../base/error.ts";
+import { AppError, toAppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
 import type { NodePhaseContext, Phase } from "../products/product.ts";
 import type { Leased } from "./lease.ts";
@@ -11,11 +11,13 @@ import { LeaseHolder } from "./lease.ts";
 import { NodeBackupSession } from "./node-backup.ts";
 import type { NodeParts } from "./node-parts.ts";
 import { placeOnNode, planOnNode } from "./node-restore.ts";
+import { makeFolders, removeFolder } from "./scratch-folder.ts";
 import type { HelloAnswer, JsonValue, PhaseEvent, PhaseRequest } from "./protocol.ts";
 import {
   helloRequestSchema,
   leaseNameSchema,
   leaseRequestSchema,
+  parseRequest,
   phaseRequestSchema,
   placeInputSchema,
   planRequestSchema,
@@ -32,6 +34,10 @@ type Work = {
 type Under = {
   readonly lease: Leased;
   readonly works: Map<string, Work>;
+  /** Phases that must run before the lease is over, whatever happens. */
+  readonly due: Set<string>;
+  /** What went wrong on the way out. */
+  readonly problems: string[];
   session: { readonly attempt: number; readonly backup: NodeBackupSession } | undefined;
 };
 
@@ -58,7 +64,7 @@ export class NodeService {
   }
 
   async hello(body: unknown): Promise<HelloAnswer> {
-    const request = helloRequestSchema.parse(body);
+    const request = parseRequest(helloRequestSchema, "hello", body);
     const { config, repository, version, product } = this.#parts;
     if (request.cluster !== config.cluster) {
       throw new AppError(
@@ -92,11 +98,17 @@ export class NodeService {
   }
 
   async takeLease(body: unknown): Promise<JsonValue> {
-    const request = leaseRequestSchema.parse(body);
+    const request = parseRequest(leaseRequestSchema, "lease", body);
     await this.#leases.take(request);
     if (this.#under?.lease.request.lease !== request.lease) {
       const lease = this.#leases.use(request.lease);
-      const under: Under = { lease, works: new Map(), session: undefined };
+      const under: Under = {
+        lease,
+        works: new Map(),
+        due: new Set(),
+        problems: [],
+        session: undefined,
+      };
       this.#under = under;
       lease.onEnd(() => this.#cleanUp(under));
     }
@@ -104,20 +116,27 @@ export class NodeService {
   }
 
   renew(body: unknown): JsonValue {
-    this.#leases.renew(leaseNameSchema.parse(body).lease);
+    this.#leases.renew(parseRequest(leaseNameSchema, "renew", body).lease);
     return {};
   }
 
   /** Ends the lease; with a backup id, what this node stored becomes trusted. */
   async release(body: unknown): Promise<JsonValue> {
-    const request = releaseRequestSchema.parse(body);
+    const request = parseRequest(releaseRequestSchema, "release", body);
     const under = this.#under;
-    if (request.backup !== null && under?.lease.request.lease === request.lease) {
-      await this.#parts.repository.catchUp();
-      under.session?.backup.committed(request.backup);
+    const isOurs = under?.lease.request.lease === request.lease;
+    try {
+      if (request.backup !== null && isOurs) {
+        await this.#parts.repository.catchUp();
+        under.session?.backup.committed(request.backup);
+      }
+    } catch (thrown) {
+      // Untrusted rows cost the next backup some look-ups; a lease that stays costs the backup.
+      under?.problems.push(`trusting what was stored: ${toAppError(thrown).message}`);
+    } finally {
+      await this.#leases.release(request.lease);
     }
-    await this.#leases.release(request.lease);
-    return {};
+    return { problems: isOurs ? under.problems : [] };
   }
 
   /** Runs a phase or attaches to it; resolves with its result. */
@@ -125,7 +144,7 @@ export class NodeService {
     body: unknown,
     options: { readonly emit: (event: PhaseEvent) => void; readonly signal: AbortSignal },
   ): Promise<JsonValue> {
-    const request = phaseRequestSchema.parse(body);
+    const request = parseRequest(phaseRequestSchema, "phase", body);
     this.#leases.use(request.lease);
     const under = this.#under;
     if (under === undefined || under.lease.request.lease !== request.lease) {
@@ -153,7 +172,7 @@ export class NodeService {
   }
 
   async plan(body: unknown, signal: AbortSignal): Promise<JsonValue> {
-    const request = planRequestSchema.parse(body);
+    const request = parseRequest(planRequestSchema, "plan", body);
     return { volumes: await planOnNode(this.#parts, request, signal) };
   }
 
@@ -165,7 +184,7 @@ export class NodeService {
     const signal = under.lease.signal;
     switch (request.name) {
       case "store": {
-        const input = storeInputSchema.parse(request.input);
+        const input = parseRequest(storeInputSchema, "store", request.input);
         const session = await this.#sessionFor(under, request.attempt, input.lookUpAll, emit);
         return session.store(this.#context(under, request, input.product, emit));
       }
@@ -174,7 +193,7 @@ export class NodeService {
       case "finish":
         return this.#mustHaveSession(under, request).finish();
       case "place": {
-        const input = placeInputSchema.parse(request.input);
+        const input = parseRequest(placeInputSchema, "place", request.input);
         const context = this.#context(under, request, input.product, emit);
         return placeOnNode(this.#parts, { input, context, emit, signal });
       }
@@ -198,8 +217,32 @@ export class NodeService {
         guidance: "The nodes may run different versions: bring all to the same one.",
       });
     }
-    const result = await phase.run(this.#context(under, request, request.input, emit));
+    const { always = false } = phase;
+    if (!always) for (const name of alwaysNames(phases)) under.due.add(name);
+    const context = this.#context(under, request, request.input, emit);
+    makeFolders(context.doors.files, context.scratch);
+    const result = await phase.run(context);
+    if (always) under.due.delete(phase.name);
     return result as JsonValue;
+  }
+
+  /** What a product has begun on this node it ends here, though its coordinator may be dead. */
+  async #runDue(under: Under): Promise<void> {
+    const { product } = this.#parts;
+    const { request } = under.lease;
+    const phases = request.kind === "backup" ? product.backupPhases : product.restorePhases;
+    for (const phase of phases) {
+      if (phase.on !== "nodes" || !under.due.has(phase.name)) continue;
+      const asked = { ...request, attempt: 0, pass: 0, name: phase.name, input: null };
+      const { signal } = new AbortController();
+      try {
+        const context = this.#context(under, asked, null, () => undefined);
+        makeFolders(context.doors.files, context.scratch);
+        await phase.run({ ...context, signal });
+      } catch (thrown) {
+        under.problems.push(`${phase.name}: ${toAppError(thrown).message}`);
+      }
+    }
   }
 
   #context(
@@ -250,10 +293,22 @@ export class NodeService {
 
   async #cleanUp(under: Under): Promise<void> {
     await Promise.allSettled([...under.works.values()].map((work) => work.result));
-    await under.session?.backup.close();
-    under.session = undefined;
-    if (this.#under === under) this.#under = undefined;
+    try {
+      await under.session?.backup.close();
+      await this.#runDue(under);
+      const { config, doors } = this.#parts;
+      removeFolder(doors.files, joinPath(config.scratchFolder, under.lease.request.operation));
+    } catch (thrown) {
+      under.problems.push(toAppError(thrown).message);
+    } finally {
+      under.session = undefined;
+      if (this.#under === under) this.#under = undefined;
+    }
   }
+}
+
+function alwaysNames(phases: readonly Phase[]): string[] {
+  return phases.filter((one) => one.on === "nodes" && one.always === true).map(({ name }) => name);
 }
 
 /** The promise, or the signal's reason, whichever is first. */

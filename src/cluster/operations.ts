@@ -123,6 +123,8 @@ export class Operations {
   readonly #random: Random;
   readonly #coordinator: string;
   readonly #running = new Map<string, Running>();
+  /** Records that the journal would not take (a full disk); known until the process ends. */
+  readonly #unsaved = new Map<string, OperationRecord>();
   readonly #onEnd: ((record: OperationRecord) => void) | undefined;
   #closing = false;
 
@@ -182,6 +184,8 @@ export class Operations {
   get(id: string): OperationRecord | undefined {
     const running = this.#running.get(id);
     if (running !== undefined) return running.record;
+    const unsaved = this.#unsaved.get(id);
+    if (unsaved !== undefined) return unsaved;
     const row = this.#database
       .query<Row, { id: string }>(
         `SELECT id, kind, state, coordinator, started, ended, request, result, error
@@ -192,14 +196,18 @@ export class Operations {
   }
 
   /** Newest first. */
-  list(options: { readonly limit?: number; readonly kind?: OperationKind } = {}): OperationRecord[] {
+  list(
+    options: { readonly limit?: number; readonly kind?: OperationKind } = {},
+  ): OperationRecord[] {
     const rows = this.#database
       .query<Row, { kind: string; limit: number }>(
         `SELECT id, kind, state, coordinator, started, ended, request, result, error FROM operation
          WHERE $kind = '' OR kind = $kind ORDER BY started DESC, rowid DESC LIMIT $limit`,
       )
       .all({ kind: options.kind ?? "", limit: options.limit ?? 100 });
-    return rows.map((row) => this.#running.get(row.id)?.record ?? recordOfRow(row));
+    return rows.map(
+      (row) => this.#running.get(row.id)?.record ?? this.#unsaved.get(row.id) ?? recordOfRow(row),
+    );
   }
 
   /** What is under way now. */
@@ -312,7 +320,12 @@ export class Operations {
 
   #change(running: Running, change: Partial<OperationRecord>): void {
     running.record = { ...running.record, ...change };
-    this.#save(running.record);
+    try {
+      this.#save(running.record);
+    } catch {
+      // What has begun goes on, and its outcome can be asked for; after a restart it counts as failed.
+      this.#unsaved.set(running.record.id, running.record);
+    }
   }
 
   #emit(running: Running, event: OperationEvent): void {
@@ -322,9 +335,11 @@ export class Operations {
   #save(record: OperationRecord): void {
     this.#database
       .query(
-        `INSERT OR REPLACE INTO operation
+        `INSERT INTO operation
            (id, kind, state, coordinator, started, ended, request, result, error)
-         VALUES ($id, $kind, $state, $coordinator, $started, $ended, $request, $result, $error)`,
+         VALUES ($id, $kind, $state, $coordinator, $started, $ended, $request, $result, $error)
+         ON CONFLICT (id) DO UPDATE SET state = $state, ended = $ended, result = $result,
+           error = $error`,
       )
       .run({
         id: record.id,
@@ -360,7 +375,8 @@ export class Operations {
 
 function unknownOperation(id: string): AppError {
   return new AppError("not-found", `There is no operation ${id} on this node.`, {
-    guidance: "Operations are known to the node that coordinates them; `astacus status` lists them.",
+    guidance:
+      "Operations are known to the node that coordinates them; `astacus status` lists them.",
   });
 }
 

@@ -5,6 +5,7 @@
  * work that is already under way.
  */
 import { z } from "zod";
+import { AppError } from "../base/error.ts";
 import { segmentRefSchema } from "../cas/entry.ts";
 import { treeRootSchema } from "../cas/tree.ts";
 
@@ -19,17 +20,35 @@ export const LEASE_RENEW_MS = 15_000;
 export const CLAIM_BATCH_COUNT_MAX = 4_096;
 
 const json: z.ZodType<JsonValue> = z.lazy(() =>
-  z.union([z.null(), z.boolean(), z.number(), z.string(), z.array(json), z.record(z.string(), json)]),
+  z.union([
+    z.null(),
+    z.boolean(),
+    z.number(),
+    z.string(),
+    z.array(json),
+    z.record(z.string(), json),
+  ]),
 );
 /** Plain data on the wire. */
-export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue };
+export type JsonValue =
+  | null
+  | boolean
+  | number
+  | string
+  | JsonValue[]
+  | { [key: string]: JsonValue };
 export const jsonSchema = json;
 
 const randomId = z.string().regex(/^[0-9a-f]{32}$/);
 
 export const headSchema = z.strictObject({ sequence: z.number().int().min(0), hash: z.string() });
 
-export const helloRequestSchema = z.strictObject({ protocol: z.number().int(), cluster: z.string(), version: z.string() });
+/** Loose: the question is whether we speak one protocol, and it may come from a later version. */
+export const helloRequestSchema = z.looseObject({
+  protocol: z.number().int(),
+  cluster: z.string(),
+  version: z.string(),
+});
 export const helloAnswerSchema = z.strictObject({
   node: z.string(),
   zone: z.string(),
@@ -63,6 +82,9 @@ export const releaseRequestSchema = z.strictObject({
   /** The backup that was committed with this node's share, if one was. */
   backup: z.union([z.null(), randomId]),
 });
+
+/** What a node could not tidy up; nothing of it endangers the backup. */
+export const releaseAnswerSchema = z.looseObject({ problems: z.array(z.string()).optional() });
 
 export const phaseRequestSchema = z.strictObject({
   operation: randomId,
@@ -122,13 +144,18 @@ export const placeInputSchema = z.strictObject({
 export const storeInputSchema = z.strictObject({ lookUpAll: z.boolean(), product: json });
 
 const hexIds = z.array(z.string().length(64)).max(CLAIM_BATCH_COUNT_MAX);
-export const claimRequestSchema = z.strictObject({ operation: randomId, node: z.string(), ids: hexIds });
+export const claimRequestSchema = z.strictObject({
+  operation: randomId,
+  node: z.string(),
+  ids: hexIds,
+});
 export const claimAnswerSchema = z.strictObject({ ours: z.array(z.boolean()) });
 const claimPlace = z.strictObject({
   id: z.string().length(64),
-  pack: z.string(),
-  frame: z.number().int().min(0),
+  pack: z.string().length(64),
   birth: z.number().int().min(0),
+  frame: z.number().int().min(0),
+  frameCount: z.number().int().min(1),
 });
 export const settleRequestSchema = z.strictObject({
   operation: randomId,
@@ -136,7 +163,11 @@ export const settleRequestSchema = z.strictObject({
   places: z.array(claimPlace).max(CLAIM_BATCH_COUNT_MAX),
 });
 export const settleAnswerSchema = z.strictObject({});
-export const resolveRequestSchema = z.strictObject({ operation: randomId, node: z.string(), ids: hexIds });
+export const resolveRequestSchema = z.strictObject({
+  operation: randomId,
+  node: z.string(),
+  ids: hexIds,
+});
 export const resolveAnswerSchema = z.strictObject({
   places: z.array(z.union([claimPlace.omit({ id: true }), z.literal("yours"), z.literal("wait")])),
 });
@@ -194,3 +225,13 @@ export const phaseEventSchema = z.strictObject({
   message: z.string().optional(),
 });
 export type PhaseEvent = z.infer<typeof phaseEventSchema>;
+
+/** A request that passed its schema; one that does not comes from another version. */
+export function parseRequest<T>(schema: z.ZodType<T>, method: string, body: unknown): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  throw new AppError("refused", `This node was asked ${method} in a form that it does not know.`, {
+    guidance: "The nodes run different versions: bring all to the same one.",
+    context: { method, problem: parsed.error.issues[0]?.message ?? "" },
+  });
+}

@@ -10,6 +10,7 @@ import { readManifest } from "../cas/manifest.ts";
 import type { BackupRecord } from "../cas/state.ts";
 import { findBackup } from "../cas/find-backup.ts";
 import type { ClusterPhaseContext, Json } from "../products/product.ts";
+import { runAlways } from "./always-phases.ts";
 import { ClusterSession } from "./cluster-session.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { NodeAddress } from "./network.ts";
@@ -66,7 +67,11 @@ export type RestoreResult = {
 /** One try of a plan call: it walks listings and disks. */
 const PLAN_TIMEOUT_MS = 3_600_000;
 
-type Chosen = { readonly backup: BackupRecord; readonly manifest: Manifest; readonly pairs: MapPair[] };
+type Chosen = {
+  readonly backup: BackupRecord;
+  readonly manifest: Manifest;
+  readonly pairs: MapPair[];
+};
 
 /** Shows what `runRestore` with the same request would do; touches nothing. */
 export async function planRestore(
@@ -148,6 +153,7 @@ export async function runRestore(
         context,
         kind: "restore",
         cluster: parts.config.cluster,
+        product: parts.product.kind,
         patienceMs: parts.config.nodePatienceMs,
         board,
       },
@@ -167,40 +173,54 @@ async function unpin(parts: CoordinatorParts, context: OperationContext): Promis
   try {
     await dropPin(parts.repository, { pin: context.id, operation: context.id });
   } catch (thrown) {
-    context.say(`The pin of this restore stays until a cleanup drops it: ${toAppError(thrown).message}`);
+    context.say(
+      `The pin of this restore stays until a cleanup drops it: ${toAppError(thrown).message}`,
+    );
   }
 }
+
+type Shared = { readonly [key: string]: Json };
 
 async function runPhases(
   parts: CoordinatorParts,
   context: OperationContext,
-  at: { readonly request: RestoreRequest; readonly chosen: Chosen; readonly session: ClusterSession },
+  at: {
+    readonly request: RestoreRequest;
+    readonly chosen: Chosen;
+    readonly session: ClusterSession;
+  },
 ): Promise<Map<string, Placed>> {
   const { chosen, session, request } = at;
   const results = new Map<string, ReadonlyMap<string, Json>>();
-  let state = chosen.manifest.state as { readonly [key: string]: Json };
-  let inputs: { readonly [node: string]: Json } = {};
+  const state: { [key: string]: Json } = { ...(chosen.manifest.state as Shared) };
+  const inputs: { [node: string]: Json } = {};
   const placed = new Map<string, Placed>();
   const key = { attempt: 0, pass: 0 };
   const inputOf = (node: NodeAddress): JsonValue =>
     (inputs[node.name] ?? inputs["*"] ?? null) as JsonValue;
-  for (const phase of parts.product.restorePhases) {
-    context.progress({ phase: phase.name });
-    if (phase.on === "cluster") {
-      const outcome = await phase.run(restoreContext(parts, context, at, results, state));
-      state = { ...state, ...outcome.state };
-      inputs = { ...inputs, ...outcome.inputs };
-    } else if (phase.on === "nodes") {
-      results.set(phase.name, await session.phase(phase.name, key, inputOf));
-    } else if (phase.name === "place") {
-      const answers = await session.phase("place", key, (node) => ({
-        backup: chosen.backup.backup,
-        from: mustGetPair(chosen.pairs, node.name).from,
-        paths: [...(request.paths ?? [])],
-        product: inputOf(node),
-      }));
-      for (const [node, answer] of answers) placed.set(node, placedSchema.parse(answer));
+  const phases = parts.product.restorePhases;
+  try {
+    for (const phase of phases) {
+      context.progress({ phase: phase.name });
+      if (phase.on === "cluster") {
+        const outcome = await phase.run(restoreContext(parts, context, at, results, state));
+        Object.assign(state, outcome.state);
+        Object.assign(inputs, outcome.inputs);
+      } else if (phase.on === "nodes") {
+        results.set(phase.name, await session.phase(phase.name, key, inputOf));
+      } else if (phase.name === "place") {
+        const answers = await session.phase("place", key, (node) => ({
+          backup: chosen.backup.backup,
+          from: mustGetPair(chosen.pairs, node.name).from,
+          paths: [...(request.paths ?? [])],
+          product: inputOf(node),
+        }));
+        for (const [node, answer] of answers) placed.set(node, placedSchema.parse(answer));
+      }
     }
+  } catch (thrown) {
+    await runAlways(phases, restoreContext(parts, context, at, results, state));
+    throw thrown;
   }
   return placed;
 }
@@ -208,7 +228,7 @@ async function runPhases(
 function restoreContext(
   parts: CoordinatorParts,
   context: OperationContext,
-  at: { readonly session: ClusterSession },
+  at: { readonly session: ClusterSession; readonly chosen: Chosen },
   results: ReadonlyMap<string, ReadonlyMap<string, Json>>,
   state: { readonly [key: string]: Json },
 ): ClusterPhaseContext {
@@ -220,6 +240,7 @@ function restoreContext(
     nodes: at.session.nodes.map((node) => ({ name: node.name, zone: node.zone })),
     results,
     state,
+    shares: at.chosen.pairs,
   };
 }
 
@@ -231,11 +252,15 @@ async function choose(
   const state = await parts.repository.catchUp(signal);
   const backup = findBackup(state, request.backup, parts.config.cluster);
   if (!backup.complete && request.incomplete !== true) {
-    throw new AppError("refused", `Backup ${backup.name} is marked incomplete (${backup.problems} problems).`, {
-      guidance: "`astacus show` lists them; add --incomplete to restore what it has.",
-    });
+    throw new AppError(
+      "refused",
+      `Backup ${backup.name} is marked incomplete (${backup.problems} problems).`,
+      {
+        guidance: "`astacus show` lists them; add --incomplete to restore what it has.",
+      },
+    );
   }
-  const manifest = await readManifest(parts.repository.site, backup);
+  const manifest = await readManifest(parts.repository.site, backup, signal);
   if (manifest.product !== parts.product.kind) {
     throw new AppError(
       "refused",

@@ -19,7 +19,11 @@ export type ClusterStatus = {
   readonly site: { readonly name: string; readonly location: string; readonly id: string };
   readonly sequence: number;
   readonly backups: number;
-  readonly lastComplete?: { readonly name: string; readonly ended: string; readonly ageSeconds: number };
+  readonly lastComplete?: {
+    readonly name: string;
+    readonly ended: string;
+    readonly ageSeconds: number;
+  };
   readonly running: readonly OperationRecord[];
   readonly recent: readonly OperationRecord[];
   readonly lease?: { readonly operation: string; readonly kind: string };
@@ -91,7 +95,10 @@ export async function clusterStatus(
           lastComplete: {
             name: newest.name,
             ended: newest.ended,
-            ageSeconds: Math.max(0, Math.round((doors.clock.now() - Date.parse(newest.ended)) / 1000)),
+            ageSeconds: Math.max(
+              0,
+              Math.round((doors.clock.now() - Date.parse(newest.ended)) / 1000),
+            ),
           },
         }),
     running: operations.running(),

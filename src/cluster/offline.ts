@@ -1,0 +1,255 @@
+/**
+ * Backups straight from a site: no server, no cluster, no catalog. Lists, shows, verifies, and puts
+ * files into a folder, on any machine that has the configuration. Reads only: nothing is written to
+ * the site, and the temporary catalog goes with the reader.
+ */
+import type { Doors } from "../base/doors.ts";
+import { AppError } from "../base/error.ts";
+import { joinPath, parentPath } from "../base/path.ts";
+import { Catalog } from "../cas/catalog.ts";
+import { ChunkSource } from "../cas/chunk-source.ts";
+import { findBackup } from "../cas/find-backup.ts";
+import type { Manifest } from "../cas/manifest.ts";
+import { readManifest } from "../cas/manifest.ts";
+import { Repository } from "../cas/repository.ts";
+import { planVolumeRestore, runVolumeRestore } from "../cas/restore.ts";
+import type { RestorePlan, RestoreResult } from "../cas/restore-options.ts";
+import type { RetentionPolicy } from "../cas/retention.ts";
+import { verifyRepository } from "../cas/verify.ts";
+import type { Site } from "../sites/site.ts";
+import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
+import { detailOf, summarize } from "./backup-summary.ts";
+
+const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
+
+/** What the reader is told. */
+export type OfflineOptions = {
+  readonly site: Site;
+  readonly doors: Pick<Doors, "clock" | "random" | "files" | "databases">;
+  /** An empty folder for the temporary catalog; its owner removes it. */
+  readonly tempFolder: string;
+  readonly cluster: string;
+  readonly retention: RetentionPolicy;
+  readonly concurrency: number;
+  readonly signal?: AbortSignal;
+};
+
+/** What to put where. */
+export type OfflineRestore = {
+  /** Name or id; the newest complete one of the cluster by default. */
+  readonly backup?: string;
+  /** Shares of these nodes only. */
+  readonly nodes?: readonly string[];
+  readonly paths?: readonly string[];
+  /** Absolute; each volume goes to `target/NODE/VOLUME`. */
+  readonly target: string;
+  readonly ownerPolicy: "recorded" | "parent" | "none";
+  readonly incomplete?: boolean;
+};
+
+/** One volume of a restore, with what would be done or was done. */
+export type OfflineVolume<Outcome> = {
+  readonly node: string;
+  readonly volume: string;
+  readonly target: string;
+  readonly outcome: Outcome;
+};
+
+/** What such a restore would do. */
+export type OfflinePlan = {
+  readonly backup: { readonly id: string; readonly name: string; readonly complete: boolean };
+  readonly volumes: readonly OfflineVolume<RestorePlan>[];
+  readonly refusals: readonly string[];
+};
+
+/** What it did. */
+export type OfflineRestored = {
+  readonly backup: { readonly id: string; readonly name: string; readonly complete: boolean };
+  readonly volumes: readonly OfflineVolume<RestoreResult>[];
+};
+
+type Share = { readonly node: string; readonly volume: Manifest["nodes"][number]["volumes"][number] };
+
+/** Opens the repository of a site for reading. */
+export async function openOffline(options: OfflineOptions): Promise<Offline> {
+  const { site, doors, tempFolder, signal } = options;
+  const catalog = Catalog.open(doors.databases, joinPath(tempFolder, "catalog.sqlite"));
+  try {
+    const repository = await Repository.open({
+      site,
+      catalog,
+      doors,
+      node: "offline",
+      readOnly: true,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return new Offline(options, repository, catalog);
+  } catch (thrown) {
+    catalog[Symbol.dispose]();
+    throw thrown;
+  }
+}
+
+/** A reader of one site; see the file's header. */
+export class Offline implements Disposable {
+  readonly #options: OfflineOptions;
+  readonly #repository: Repository;
+  readonly #catalog: Catalog;
+
+  constructor(options: OfflineOptions, repository: Repository, catalog: Catalog) {
+    this.#options = options;
+    this.#repository = repository;
+    this.#catalog = catalog;
+  }
+
+  /** All backups of the site, of every cluster, oldest first. */
+  listBackups(how: { readonly forgotten: boolean }): BackupSummary[] {
+    const { retention, site } = this.#options;
+    return summarize(this.#repository.state, { retention, site: site.name, ...how });
+  }
+
+  /** One backup, whole. */
+  async showBackup(wanted: string): Promise<BackupDetail> {
+    const { retention, cluster, site } = this.#options;
+    return await detailOf(this.#repository, wanted, { retention, cluster, site: site.name });
+  }
+
+  /** Verifies one backup, or all. */
+  async verify(how: {
+    readonly backup?: string;
+    readonly deep: boolean;
+    readonly onProgress?: (progress: object) => void;
+  }): ReturnType<typeof verifyRepository> {
+    const { state } = this.#repository;
+    const { cluster, signal } = this.#options;
+    using source = this.#openSource();
+    return await verifyRepository({
+      repository: this.#repository,
+      source,
+      deep: how.deep,
+      ...(how.backup === undefined
+        ? {}
+        : { backups: [findBackup(state, how.backup, cluster, { forgotten: true })] }),
+      ...(signal === undefined ? {} : { signal }),
+      onProgress: (progress: object) => how.onProgress?.(progress),
+    });
+  }
+
+  /** What `restoreTo` would do; touches nothing. */
+  async planRestoreTo(request: OfflineRestore): Promise<OfflinePlan> {
+    const { backup, shares } = await this.#choose(request);
+    using source = this.#openSource();
+    const volumes: OfflineVolume<RestorePlan>[] = [];
+    for (const share of shares) {
+      const target = targetOf(request, share);
+      const outcome = await planVolumeRestore(this.#restoreOptions(request, share, source));
+      volumes.push({ node: share.node, volume: share.volume.name, target, outcome });
+    }
+    const refusals = volumes.flatMap((volume) =>
+      volume.outcome.refusals.map((refusal) => `${volume.node}/${volume.volume}: ${refusal}`),
+    );
+    return { backup, volumes, refusals };
+  }
+
+  /** Puts a backup's files into a folder. */
+  async restoreTo(
+    request: OfflineRestore,
+    onProgress: (progress: { files: number; bytes: number; bytesTotal: number }) => void = () => {},
+  ): Promise<OfflineRestored> {
+    const { backup, shares } = await this.#choose(request);
+    const bytesTotal = shares.reduce((sum, share) => sum + share.volume.bytes, 0);
+    const before = { files: 0, bytes: 0 };
+    using source = this.#openSource();
+    const volumes: OfflineVolume<RestoreResult>[] = [];
+    for (const share of shares) {
+      const target = targetOf(request, share);
+      makeFolders(this.#options.doors.files, target);
+      const outcome = await runVolumeRestore({
+        ...this.#restoreOptions(request, share, source),
+        random: this.#options.doors.random,
+        onProgress: ({ files, bytes }) =>
+          onProgress({ files: before.files + files, bytes: before.bytes + bytes, bytesTotal }),
+      });
+      before.files += outcome.filesWritten + outcome.filesKept;
+      before.bytes += outcome.bytesWritten + outcome.bytesKept;
+      volumes.push({ node: share.node, volume: share.volume.name, target, outcome });
+    }
+    return { backup, volumes };
+  }
+
+  [Symbol.dispose](): void {
+    this.#catalog[Symbol.dispose]();
+  }
+
+  async #choose(request: OfflineRestore): Promise<{
+    readonly backup: OfflinePlan["backup"];
+    readonly shares: readonly Share[];
+  }> {
+    const record = findBackup(this.#repository.state, request.backup, this.#options.cluster, {
+      forgotten: true,
+    });
+    if (!record.complete && request.incomplete !== true) {
+      throw new AppError("refused", `Backup ${record.name} is marked incomplete.`, {
+        guidance: "`astacus show` lists its problems; --incomplete restores what it has.",
+        context: { reason: "backup-incomplete", problems: record.problems },
+      });
+    }
+    const manifest = await readManifest(this.#repository.site, record);
+    for (const name of request.nodes ?? []) mustHaveNode(manifest, name);
+    const shares = manifest.nodes
+      .filter((node) => request.nodes === undefined || request.nodes.includes(node.name))
+      .flatMap((node) => node.volumes.map((volume) => ({ node: node.name, volume })));
+    const { backup: id, name, complete } = record;
+    return { backup: { id, name, complete }, shares };
+  }
+
+  #restoreOptions(request: OfflineRestore, share: Share, source: ChunkSource) {
+    const { doors, signal } = this.#options;
+    return {
+      listing: share.volume.listing,
+      source,
+      files: doors.files,
+      target: targetOf(request, share),
+      filter: request.paths ?? [],
+      ownerPolicy: request.ownerPolicy,
+      extra: "keep",
+      ...(signal === undefined ? {} : { signal }),
+    } as const;
+  }
+
+  #openSource(): ChunkSource {
+    return new ChunkSource({
+      site: this.#repository.site,
+      index: this.#repository.index,
+      state: () => this.#repository.state,
+      concurrency: this.#options.concurrency,
+      cacheBytes: SOURCE_CACHE_BYTES,
+    });
+  }
+}
+
+/** Names come from a manifest: one that is not a plain name must not lead out of the target. */
+function targetOf(request: OfflineRestore, share: Share): string {
+  for (const name of [share.node, share.volume.name]) {
+    if (/^\.{0,2}$|[/\0]/.test(name)) {
+      throw new AppError("refused", `The backup has a node or volume called ${name}.`, {
+        guidance: "It was not made by this program; look into it with `astacus show`.",
+      });
+    }
+  }
+  return joinPath(joinPath(request.target, share.node), share.volume.name);
+}
+
+function mustHaveNode(manifest: Manifest, name: string): void {
+  if (manifest.nodes.some((node) => node.name === name)) return;
+  const known = manifest.nodes.map((node) => node.name).join(", ");
+  throw new AppError("not-found", `The backup has no node ${name}.`, {
+    guidance: `Its nodes are ${known}.`,
+  });
+}
+
+function makeFolders(files: Doors["files"], path: string): void {
+  if (path === "" || files.lstat(path) !== undefined) return;
+  makeFolders(files, parentPath(path));
+  files.makeDirectory(path, 0o755);
+}
