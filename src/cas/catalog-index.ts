@@ -9,11 +9,12 @@
  */
 import type { Statement } from "bun:sqlite";
 import { fromHex, SHA256_SIZE_BYTES, toHex } from "../base/hex.ts";
-import { ByteReader, ByteWriter } from "./bytes.ts";
 import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import type { DecodedSegment, SegmentChunk, SegmentFrame, SegmentPack } from "./index-segment.ts";
-import { packKindNumber, readFrameLengths, readPackKind } from "./pack.ts";
+import { checkedPack, encodePackValue, packChecksum, readPackValue } from "./pack-row.ts";
+import type { KnownPack, PackRow } from "./pack-row.ts";
+import { readFrameLengths } from "./pack.ts";
 import type { FrameCodec } from "./pack.ts";
 
 /** Where a chunk lies. */
@@ -67,26 +68,14 @@ const SCHEMA = `
 
 const CHUNK_COLUMN_COUNT = 6;
 const INSERT_ROW_COUNT = 64;
-const PACK_CACHE_COUNT = 512;
+const PACK_CACHE_COUNT = 4096;
 const PAGE_COUNT = 200;
 const SWEEP_CHUNK_COUNT_MIN = 100_000;
 const DEAD_KEY = "index-dead-chunks";
 
-type PackRow = {
-  number: number;
-  id: string;
-  birth: number;
-  value: Uint8Array;
-  checksum: number;
-  lowest: number;
-};
-
 type ChunkRow = { pack: number; frame: number; start: number; length: number; checksum: number };
 
 type ChunkValue = Uint8Array | number;
-
-/** A pack row that was checked. */
-type KnownPack = SegmentPack & { readonly idBytes: Uint8Array };
 
 /**
  * The index of chunks in a catalog.
@@ -354,7 +343,7 @@ export class ChunkIndex {
   #packOf(number: number): KnownPack | undefined {
     if (this.#packs.has(number)) return this.#packs.get(number);
     const row = this.#findPackByNumber.get(number);
-    const pack = row === null || row.birth !== row.lowest ? undefined : decodePackRow(row);
+    const pack = row === null || row.birth !== row.lowest ? undefined : checkedPack(row);
     for (const oldest of this.#packs.keys()) {
       if (this.#packs.size < PACK_CACHE_COUNT) break;
       this.#packs.delete(oldest);
@@ -410,20 +399,34 @@ function insertChunksSql(rowCount: number): string {
 }
 
 function indexedPack(pack: KnownPack, segment: string): IndexedPack {
-  const { id, birth, sizeBytes, directoryLength, kind, frames } = pack;
-  return { id, birth, sizeBytes, directoryLength, kind, frames, segment };
+  const { id, birth } = pack;
+  const { reader, ...rest } = readPackValue(pack);
+  const frames: SegmentFrame[] = [];
+  let offset = 0;
+  for (let left = reader.varint(); left > 0; left -= 1) {
+    const frame = { offset, ...readFrameLengths(reader) };
+    frames.push(frame);
+    offset += frame.storedLength;
+  }
+  return { id, birth, ...rest, frames, segment };
 }
 
 function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
-  const frame = pack.frames[row.frame];
-  if (frame === undefined || row.start + row.length > frame.rawLength) return undefined;
+  const { reader } = readPackValue(pack);
+  if (row.frame >= reader.varint()) return undefined;
+  let frameOffset = 0;
+  for (let before = row.frame; before > 0; before -= 1) {
+    frameOffset += readFrameLengths(reader).storedLength;
+  }
+  const frame = readFrameLengths(reader);
+  if (row.start + row.length > frame.rawLength) return undefined;
   return {
     pack: pack.id,
     birth: pack.birth,
     frame: row.frame,
     offset: row.start,
     length: row.length,
-    frameOffset: frame.offset,
+    frameOffset,
     storedLength: frame.storedLength,
     rawLength: frame.rawLength,
     codec: frame.codec,
@@ -445,41 +448,4 @@ function chunkChecksum(
   checksumView.setUint32(2 * SHA256_SIZE_BYTES + 4, row.start);
   checksumView.setUint32(2 * SHA256_SIZE_BYTES + 8, row.length);
   return Bun.hash.xxHash32(checksumInput);
-}
-
-function packChecksum(id: string, birth: number, value: Uint8Array): number {
-  return Bun.hash.xxHash32(value, Bun.hash.xxHash32(`${id}-${birth}`));
-}
-
-function encodePackValue(pack: SegmentPack): Uint8Array {
-  const writer = new ByteWriter(64 + 8 * pack.frames.length);
-  writer.varint(pack.sizeBytes);
-  writer.varint(pack.directoryLength);
-  writer.u8(packKindNumber(pack.kind));
-  writer.varint(pack.frames.length);
-  for (const { codec, storedLength, rawLength } of pack.frames) {
-    writer.u8(codec);
-    writer.varint(storedLength);
-    writer.varint(rawLength);
-  }
-  return writer.finish();
-}
-
-function decodePackRow(row: PackRow): KnownPack {
-  const { id, birth, value } = row;
-  if (row.checksum !== packChecksum(id, birth, value)) {
-    throw damagedCatalog(`the row of pack ${id} has a wrong checksum`);
-  }
-  const reader = new ByteReader(value, `The catalog's row of pack ${id}`);
-  const sizeBytes = reader.varint();
-  const directoryLength = reader.varint();
-  const kind = readPackKind(reader);
-  const frames: SegmentFrame[] = [];
-  let offset = 0;
-  for (let left = reader.varint(); left > 0; left -= 1) {
-    const frame = { offset, ...readFrameLengths(reader) };
-    frames.push(frame);
-    offset += frame.storedLength;
-  }
-  return { id, idBytes: fromHex(id), birth, sizeBytes, directoryLength, kind, frames };
 }

@@ -18,7 +18,7 @@ import type { RepositoryState } from "./state.ts";
 const FETCH_CONCURRENCY = 2;
 
 type Ref = { readonly id: string; readonly birth: number };
-type Fetched = { readonly ref: Ref; readonly segment: DecodedSegment | AppError };
+type Fetched = { readonly ref: Ref; readonly bytes: Uint8Array | undefined };
 
 /** What follows the state with the index. */
 export class IndexFollower {
@@ -66,7 +66,9 @@ export class IndexFollower {
       (ref, signal) => this.#fetch(ref, { signal }),
       options.signal,
     );
-    for await (const { ref, segment } of fetched) {
+    for await (const found of fetched) {
+      const { ref } = found;
+      const segment = this.#decode(found);
       if (segment instanceof AppError) {
         this.#problems.set(ref.id, segment);
         continue;
@@ -87,12 +89,13 @@ export class IndexFollower {
    */
   async birthsOf(refs: readonly Ref[], options: SiteCall = {}): Promise<number[]> {
     const births: number[] = [];
-    for await (const { segment } of mapConcurrent(
+    for await (const found of mapConcurrent(
       refs,
       FETCH_CONCURRENCY,
       (ref, signal) => this.#fetch(ref, { signal }),
       options.signal,
     )) {
+      const segment = this.#decode(found);
       if (segment instanceof AppError) throw segment;
       for (const { id, birth } of segment.packs) {
         if (this.#index.findPack(id)?.birth !== birth) births.push(birth);
@@ -102,14 +105,17 @@ export class IndexFollower {
   }
 
   async #fetch(ref: Ref, options: SiteCall): Promise<Fetched> {
-    const key = segmentKey(ref.id, ref.birth);
-    const bytes = await this.#site.get(key, options);
-    if (bytes === undefined) return { ref, segment: missingSegment(this.#site, key) };
+    return { ref, bytes: await this.#site.get(segmentKey(ref.id, ref.birth), options) };
+  }
+
+  /** Only when its turn has come: decoded, a segment takes several times the memory. */
+  #decode({ ref, bytes }: Fetched): DecodedSegment | AppError {
+    if (bytes === undefined) return missingSegment(this.#site, segmentKey(ref.id, ref.birth));
     try {
-      return { ref, segment: decodeSegment(bytes, ref.id) };
+      return decodeSegment(bytes, ref.id);
     } catch (thrown) {
       if (!(thrown instanceof AppError) || thrown.kind !== "damaged") throw thrown;
-      return { ref, segment: thrown };
+      return thrown;
     }
   }
 }
