@@ -63,7 +63,7 @@ export class IndexFollower {
     const fetched = mapConcurrent(
       wanted,
       FETCH_CONCURRENCY,
-      (ref, signal) => this.#fetch(ref, { signal }),
+      (ref, signal) => this.#read(ref, { signal }),
       options.signal,
     );
     for await (const found of fetched) {
@@ -92,7 +92,7 @@ export class IndexFollower {
     for await (const found of mapConcurrent(
       refs,
       FETCH_CONCURRENCY,
-      (ref, signal) => this.#fetch(ref, { signal }),
+      (ref, signal) => this.#read(ref, { signal }),
       options.signal,
     )) {
       const segment = this.#decode(found);
@@ -104,7 +104,7 @@ export class IndexFollower {
     return births;
   }
 
-  async #fetch(ref: Ref, options: SiteCall): Promise<Fetched> {
+  async #read(ref: Ref, options: SiteCall): Promise<Fetched> {
     return { ref, bytes: await this.#site.get(segmentKey(ref.id, ref.birth), options) };
   }
 
