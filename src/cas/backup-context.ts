@@ -2,6 +2,7 @@
  * What the parts of one node's backup share: the doors, the places where chunks are looked up and
  * stored, and the counts that end in its report.
  */
+import type { Database } from "bun:sqlite";
 import type { Clock, FileSystem, Random } from "../base/doors.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import { PROBLEM_COUNT_MAX } from "./backup-settings.ts";
@@ -46,7 +47,7 @@ export type NodeProgress = {
 /** Shared by all parts of one node's backup. */
 export type BackupContext = {
   readonly doors: { readonly clock: Clock; readonly files: FileSystem; readonly random: Random };
-  readonly database: ConstructorParameters<typeof ForeignChunks>[0];
+  readonly database: Database;
   readonly settings: BackupSettings;
   readonly signal: AbortSignal | undefined;
   readonly plane: DataPlane;

@@ -44,16 +44,16 @@ export const BACKUP_SETTINGS_DEFAULT: BackupSettings = {
 export const RACY_MS_DEFAULT = 2000;
 
 /** Files in one batch at most, so that a batch of tiny files stays small. */
-export const BATCH_FILE_COUNT_MAX = 512;
+export const BATCH_FILE_COUNT_MAX = 256;
 
 /** Batches of a worker between scan and store: the second hides the look-up of the first. */
 export const BATCHES_IN_FLIGHT = 2;
 
 /** Entries of a volume between the walk and the listing. */
-export const WINDOW_ENTRY_COUNT_MAX = 16_384;
+export const WINDOW_ENTRY_COUNT_MAX = 4096;
 
 /** Files that wait to be read at most. */
-export const READ_QUEUE_COUNT_MAX = 4096;
+export const READ_QUEUE_COUNT_MAX = 1024;
 
 /** Reads of a file that changes under us, the first included. */
 export const READ_ATTEMPTS_MAX = 3;
@@ -62,7 +62,7 @@ export const READ_ATTEMPTS_MAX = 3;
 export const PROBLEM_COUNT_MAX = 1000;
 
 /** Chunks of a segment of one node, which bounds the memory that encoding takes. */
-export const SEGMENT_CHUNK_COUNT = 100_000;
+export const SEGMENT_CHUNK_COUNT = 50_000;
 
 /** How long `settle` waits for chunks that other nodes send, and between two questions. */
 export const SETTLE_WAIT_MS_MAX = 15 * 60 * 1000;

@@ -259,7 +259,7 @@ export class NodeBackup implements Disposable {
       signal,
       plane,
       claims,
-      database: catalog,
+      database: catalog.database,
       lookup: this.#lookup,
       uploads: this.#uploads,
       foreign: this.#foreign,
@@ -307,14 +307,16 @@ export class NodeBackup implements Disposable {
       ...(pack.sha256 === undefined ? {} : { sha256: pack.sha256 }),
       ...(signal === undefined ? {} : { signal }),
     });
-    this.#journal.add(pack, birth, operation);
+    const sizeBytes = pack.bytes.length;
+    this.#options.plane.recycle(pack);
+    this.#journal.add({ ...pack, sizeBytes }, birth, operation);
     this.#lookup.acknowledge(pack);
     const { frames } = pack.directory;
     this.#segments.note(frames.reduce((sum, { chunks }) => sum + chunks.length, 0));
     if (this.#listPacks !== undefined) this.#listPacks.add(pack.id);
     else this.#uses.addPack(pack.id, frames.length);
-    this.#context.totals.storedBytes += pack.bytes.length;
-    this.#bytesSinceKeep += pack.bytes.length;
+    this.#context.totals.storedBytes += sizeBytes;
+    this.#bytesSinceKeep += sizeBytes;
     if (pack.kind === "metadata") return;
     await claims.settle(
       frames.flatMap(({ chunks }, frame) =>

@@ -78,6 +78,9 @@ export type DataPlaneSettings = {
   readonly compressionLevel: number;
 };
 
+/** Buffers of packs that wait to be filled again. */
+const SPARE_BUFFER_COUNT_MAX = 4;
+
 type Slot = {
   readonly chunker: Chunker;
   /** Bytes of the buffer that are in use. */
@@ -120,6 +123,8 @@ export class DataPlaneCore {
   readonly #salt: () => Uint8Array;
   readonly #slots: Slot[] = [];
   #builder: PackBuilder;
+  /** Buffers of packs that were sent. */
+  #spare: Uint8Array<ArrayBuffer>[] = [];
   #open: OpenFile | undefined;
 
   constructor(files: FileSystem, salt: () => Uint8Array, settings: DataPlaneSettings) {
@@ -175,6 +180,11 @@ export class DataPlaneCore {
     return pack === undefined ? [] : [pack];
   }
 
+  /** Takes the buffer of a pack back that nobody needs any more. */
+  recycle(buffer: ArrayBuffer): void {
+    if (this.#spare.length < SPARE_BUFFER_COUNT_MAX) this.#spare.push(new Uint8Array(buffer));
+  }
+
   /** Forgets the open file and the open pack, as before the first scan. */
   reset(): void {
     if (this.#open !== undefined) this.#files.close(this.#open.handle);
@@ -190,7 +200,13 @@ export class DataPlaneCore {
       frameSizeBytes,
       compression: { level: compressionLevel },
       salt: this.#salt,
+      takeBuffer: (sizeBytes) => this.#takeBuffer(sizeBytes),
     });
+  }
+
+  #takeBuffer(sizeBytes: number): Uint8Array<ArrayBuffer> {
+    const spare = this.#spare.pop();
+    return spare !== undefined && spare.length >= sizeBytes ? spare : new Uint8Array(sizeBytes);
   }
 
   /** Slots are made when they are first needed. */

@@ -4,12 +4,12 @@
  * operation has sent is adopted by the next one while its birth is above the floor, since nobody may
  * remove it before. Rows carry checksums, and a directory is checked against its pack's id.
  */
-import type { Database } from "bun:sqlite";
+import type { Database, Statement } from "bun:sqlite";
 import { idKey } from "./bytes.ts";
 import { guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import type { SegmentPack } from "./index-segment.ts";
-import { decodeDirectory, packIdOf, PACK_TRAILER_SIZE_BYTES } from "./pack.ts";
+import { decodeDirectory, packIdOf } from "./pack.ts";
 import type { PackDirectory, SealedPack } from "./pack.ts";
 
 /** Where a chunk lies in a journaled pack. */
@@ -25,6 +25,11 @@ export type JournalPlace = {
 /** A journaled pack, ready to stand in a segment. */
 export type JournalPack = { readonly pack: SegmentPack; readonly directory: PackDirectory };
 
+/** What the journal keeps of a pack. */
+export type SentPackRow = Pick<SealedPack, "id" | "directory" | "directoryBytes"> & {
+  readonly sizeBytes: number;
+};
+
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS journal_pack (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, birth INTEGER NOT NULL,
@@ -36,28 +41,43 @@ const SCHEMA = `
   CREATE INDEX IF NOT EXISTS journal_chunk_pack ON journal_chunk (pack);
 `;
 
-type ChunkRow = {
-  pack: string;
-  birth: number;
-  frame: number;
-  frameCount: number;
-  operation: string;
-  checksum: number;
-};
+type ChunkRow = { pack: number; frame: number; checksum: number };
+
+/** What is kept in memory of a pack whose chunks were asked for. */
+type KnownPack = { id: string; birth: number; frameCount: number; operation: string };
+
+const KNOWN_PACK_COUNT_MAX = 1024;
 
 type PackRow = { id: string; birth: number; sizeBytes: number; directory: Uint8Array };
 
 /** The journal of one node. */
 export class PackJournal {
   readonly #database: Database;
+  readonly #findChunk: Statement<ChunkRow, [Uint8Array]>;
+  readonly #findPack: Statement<KnownPack, [number]>;
+  readonly #insertChunk: Statement<null, [Uint8Array, number, number, number]>;
+  /** By number; emptied whenever a pack changes. */
+  readonly #known = new Map<number, KnownPack | null>();
+  #packCount: number;
 
   constructor(catalog: Pick<Catalog, "database">) {
     this.#database = catalog.database;
     this.#database.run(SCHEMA);
+    this.#findChunk = this.#database.query(
+      "SELECT pack, frame, checksum FROM journal_chunk WHERE id = ?",
+    );
+    this.#findPack = this.#database.query(
+      `SELECT id, birth, frame_count AS frameCount, operation FROM journal_pack
+       WHERE number = ?`,
+    );
+    this.#insertChunk = this.#database.query(
+      "INSERT OR IGNORE INTO journal_chunk (id, pack, frame, checksum) VALUES (?, ?, ?, ?)",
+    );
+    this.#packCount = this.#countPacks();
   }
 
-  /** Enters a pack that the site has acknowledged. */
-  add(sealed: SealedPack, birth: number, operation: string): void {
+  /** Enters a pack that the site has acknowledged; its bytes may be gone. */
+  add(sealed: SentPackRow, birth: number, operation: string): void {
     const { directory } = sealed;
     const insertPack = this.#database.query<
       { number: number },
@@ -67,17 +87,12 @@ export class PackJournal {
          (id, birth, size_bytes, frame_count, chunk_count, directory, operation)
        VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number`,
     );
-    const insertChunk = this.#database.query<null, [Uint8Array, number, number, number]>(
-      "INSERT OR IGNORE INTO journal_chunk (id, pack, frame, checksum) VALUES (?, ?, ?, ?)",
-    );
     const chunkCount = directory.frames.reduce((sum, frame) => sum + frame.chunks.length, 0);
     this.#database.transaction(() => {
       const row = insertPack.get(
         sealed.id,
         birth,
-        directory.frames.reduce((sum, frame) => sum + frame.storedLength, 0) +
-          sealed.directoryBytes.length +
-          PACK_TRAILER_SIZE_BYTES,
+        sealed.sizeBytes,
         directory.frames.length,
         chunkCount,
         sealed.directoryBytes,
@@ -85,28 +100,29 @@ export class PackJournal {
       );
       for (const [frame, { chunks }] of directory.frames.entries()) {
         for (const { id } of chunks) {
-          insertChunk.run(id, row!.number, frame, chunkChecksum(id, sealed.id, frame));
+          const checksum = chunkChecksum(id, sealed.id, frame);
+          this.#insertChunk.run(id, row!.number, frame, checksum);
         }
       }
     })();
+    this.#packCount += 1;
   }
 
   /** A place of a chunk; rows with a wrong checksum are none. */
   find(id: Uint8Array): JournalPlace | undefined {
-    const rows = guardRead(() =>
-      this.#database
-        .query<ChunkRow, [Uint8Array]>(
-          `SELECT p.id AS pack, p.birth AS birth, c.frame AS frame,
-             p.frame_count AS frameCount, p.operation AS operation, c.checksum AS checksum
-           FROM journal_chunk c JOIN journal_pack p ON p.number = c.pack WHERE c.id = ?`,
-        )
-        .all(id),
-    );
-    return rows.find((row) => row.checksum === chunkChecksum(id, row.pack, row.frame));
+    if (this.#packCount === 0) return undefined;
+    for (const row of guardRead(() => this.#findChunk.all(id))) {
+      const pack = this.#packOf(row.pack);
+      if (pack === null || row.checksum !== chunkChecksum(id, pack.id, row.frame)) continue;
+      const { birth, frameCount, operation } = pack;
+      return { pack: pack.id, birth, frame: row.frame, frameCount, operation };
+    }
+    return undefined;
   }
 
   /** Makes a pack of another operation one of this operation, in no segment yet. */
   adopt(pack: string, operation: string): void {
+    this.#known.clear();
     this.#database.run(
       "UPDATE journal_pack SET operation = ?, segment = NULL WHERE id = ? AND operation <> ?",
       [operation, pack, operation],
@@ -176,6 +192,22 @@ export class PackJournal {
     for (const { id } of rows) if (isKnown(id)) this.#drop("id = ?", id);
   }
 
+  #packOf(number: number): KnownPack | null {
+    const known = this.#known.get(number);
+    if (known !== undefined) return known;
+    const found = guardRead(() => this.#findPack.get(number));
+    if (this.#known.size >= KNOWN_PACK_COUNT_MAX) this.#known.clear();
+    this.#known.set(number, found);
+    return found;
+  }
+
+  #countPacks(): number {
+    const row = this.#database
+      .query<{ count: number }, []>("SELECT count(*) AS count FROM journal_pack")
+      .get();
+    return row?.count ?? 0;
+  }
+
   #drop(where: "birth <= ?" | "segment = ?" | "operation = ?" | "id = ?", value: string | number) {
     this.#database.transaction(() => {
       this.#database.run(
@@ -184,6 +216,8 @@ export class PackJournal {
       );
       this.#database.run(`DELETE FROM journal_pack WHERE ${where}`, [value]);
     })();
+    this.#known.clear();
+    this.#packCount = this.#countPacks();
   }
 }
 

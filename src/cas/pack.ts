@@ -7,7 +7,13 @@ import assert from "node:assert/strict";
 import { sha256, SHA256_SIZE_BYTES, sha256Hex } from "../base/hex.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../sites/site.ts";
 import { ByteReader, ByteWriter, damagedError } from "./bytes.ts";
-import { type Compression, isCompressedEnough, looksCompressible } from "./compression.ts";
+import {
+  type Compression,
+  isCompressedEnough,
+  looksCompressible,
+  OWN_FRAME_BYTES_MIN,
+  sharedLevelOf,
+} from "./compression.ts";
 import { compressZstd, decompressExactly } from "./zstd.ts";
 
 /** What a pack holds: contents of files, or nodes of trees. */
@@ -52,7 +58,7 @@ export type StoredFrame = {
 /** Raw bytes of one frame at most, which also bounds a chunk. */
 export const FRAME_RAW_BYTES_MAX = 4 * 1024 * 1024;
 
-/** Raw bytes of a frame of compressible chunks, unless configured. */
+/** Raw bytes of a frame that small chunks share, unless configured. */
 export const FRAME_SIZE_BYTES_DEFAULT = 512 * 1024;
 
 /** The largest pack that may be asked for: what it may grow beyond that still fits an object. */
@@ -91,7 +97,7 @@ export type SealedPack = {
   /** The id as hex; the name follows from it and the birth (`packKey`). */
   readonly id: string;
   readonly kind: PackKind;
-  /** The whole object, in a buffer of its own that may be transferred. */
+  /** The whole object, in a buffer (perhaps a longer one) of its own that may be transferred. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly directory: PackDirectory;
   readonly directoryBytes: Uint8Array;
@@ -104,16 +110,22 @@ export type PackBuilderOptions = {
   readonly kind: PackKind;
   /** A pack is sealed when it has grown to this; it may pass it by one frame and its directory. */
   readonly packSizeBytes: number;
-  /** Raw bytes of a frame that is to be compressed. */
+  /** Raw bytes of a frame that small chunks share. */
   readonly frameSizeBytes?: number;
   readonly compression: Compression;
   /** 16 random bytes for each pack. */
   readonly salt: () => Uint8Array;
+  /**
+   * A buffer of at least so many bytes for a pack to be, which then leaves with it. New memory costs
+   * more than all the copying here, so whoever makes many packs hands the same buffers out again.
+   */
+  readonly takeBuffer?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
 };
 
 /**
- * Gathers chunks into frames and frames into packs. A chunk that would not shrink is a plain frame
- * of its own, copied once and hashed once (its id is the checksum); all others share frames.
+ * Gathers chunks into frames and frames into packs. A large chunk is a frame of its own, and a plain
+ * one if it would not shrink: copied once and hashed once, as its id is the checksum. Small chunks
+ * share frames.
  *
  * @example
  * const builder = new PackBuilder({ kind: "data", packSizeBytes: 32 << 20, compression, salt });
@@ -126,8 +138,9 @@ export class PackBuilder {
   readonly #frameSizeBytes: number;
   readonly #compression: Compression;
   readonly #salt: () => Uint8Array;
+  readonly #takeBuffer: ((sizeBytes: number) => Uint8Array<ArrayBuffer>) | undefined;
   /** Stored frames of the pack that is open. */
-  readonly #out: Uint8Array;
+  #out: Uint8Array<ArrayBuffer> | undefined;
   #outLength = 0;
   #frames: FrameRow[] = [];
   #chunkCount = 0;
@@ -146,9 +159,7 @@ export class PackBuilder {
     this.#packSizeBytes = options.packSizeBytes;
     this.#compression = options.compression;
     this.#salt = options.salt;
-    this.#out = new Uint8Array(
-      Buffer.allocUnsafeSlow(options.packSizeBytes + FRAME_RAW_BYTES_MAX).buffer,
-    );
+    this.#takeBuffer = options.takeBuffer;
     this.#gather = new Uint8Array(Buffer.allocUnsafeSlow(2 * this.#frameSizeBytes).buffer);
   }
 
@@ -187,9 +198,8 @@ export class PackBuilder {
 
   #gatherChunk(id: Uint8Array, bytes: Uint8Array): void {
     const length = bytes.length;
-    if (this.#gatherLength + length > this.#gather.length) this.#flushFrame();
-    if (length >= this.#frameSizeBytes && this.#gatherLength === 0) {
-      this.#storeFrame(bytes, [{ id, offset: 0, length }]);
+    if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
+      this.#storeFrame(bytes, [{ id, offset: 0, length }], this.#compression.level);
       return;
     }
     this.#gather.set(bytes, this.#gatherLength);
@@ -200,13 +210,14 @@ export class PackBuilder {
 
   #flushFrame(): void {
     if (this.#gathered.length === 0) return;
-    this.#storeFrame(this.#gather.subarray(0, this.#gatherLength), this.#gathered);
+    const raw = this.#gather.subarray(0, this.#gatherLength);
+    this.#storeFrame(raw, this.#gathered, sharedLevelOf(this.#compression));
     this.#gathered = [];
     this.#gatherLength = 0;
   }
 
-  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[]): void {
-    const packed = compressZstd(raw, this.#compression.level);
+  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], level: number): void {
+    const packed = compressZstd(raw, level);
     if (isCompressedEnough(raw.length, packed.length)) this.#store(1, packed, raw.length, chunks);
     else this.#store(0, raw, raw.length, chunks);
   }
@@ -218,6 +229,7 @@ export class PackBuilder {
     chunks: readonly FrameChunk[],
   ): void {
     const offset = this.#outLength;
+    this.#out ??= this.#openBuffer();
     this.#out.set(stored, offset);
     this.#outLength += stored.length;
     const checksum = needsChecksum(codec, chunks.length) ? frameChecksum(stored) : undefined;
@@ -232,59 +244,36 @@ export class PackBuilder {
       frames: this.#frames,
     };
     const directoryBytes = encodeDirectory(directory);
-    const pack = assemblePack(this.#out.subarray(0, this.#outLength), directoryBytes);
+    const pack = { id: packIdOf(directoryBytes), bytes: this.#closeBuffer(directoryBytes) };
     this.#frames = [];
     this.#outLength = 0;
     this.#chunkCount = 0;
     return { ...pack, kind: this.#kind, directory, directoryBytes };
+  }
+
+  #openBuffer(): Uint8Array<ArrayBuffer> {
+    const sizeBytes = this.#packSizeBytes + FRAME_RAW_BYTES_MAX;
+    if (this.#takeBuffer !== undefined) return this.#takeBuffer(sizeBytes);
+    return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
+  }
+
+  /** The open pack as a whole object: in its own buffer, if that leaves with it, else in a copy. */
+  #closeBuffer(directoryBytes: Uint8Array): Uint8Array<ArrayBuffer> {
+    const out = this.#out;
+    assert(out !== undefined);
+    const sizeBytes = this.#outLength + directoryBytes.length + PACK_TRAILER_SIZE_BYTES;
+    if (this.#takeBuffer === undefined || sizeBytes > out.length) {
+      return assemblePack(out.subarray(0, this.#outLength), directoryBytes).bytes;
+    }
+    this.#out = undefined;
+    writeTail(out, this.#outLength, directoryBytes);
+    return out.subarray(0, sizeBytes);
   }
 }
 
 /** The name of a pack in a site. */
 export function packKey(id: string, birth: number): string {
   return `pack/${id.slice(0, 2)}/${id}-${birth}`;
-}
-
-/** What a key in a site says of its object. */
-export type ObjectKey = {
-  readonly kind:
-    | "pack"
-    | "index"
-    | "manifest"
-    | "checkpoint"
-    | "log"
-    | "key"
-    | "header"
-    | "probe"
-    | "unknown";
-  readonly id?: string;
-  /** Of a checkpoint: its sequence. */
-  readonly birth?: number;
-  /** Of log entries and checkpoints. */
-  readonly sequence?: number;
-};
-
-const BORN_KEY =
-  /^(?:pack\/([0-9a-f]{2})|index|manifest|key)\/([0-9a-f]{64})-(0|[1-9][0-9]{0,14})$/;
-const LOG_KEY = /^log\/([0-9]{12})$/;
-const CHECKPOINT_KEY = /^checkpoint\/([0-9]{1,15})-([0-9a-f]{64})$/;
-
-/** What the key of an object says; `unknown` for what no writer of this format would name so. */
-export function parseObjectKey(key: string): ObjectKey {
-  if (key === "astacus-repository") return { kind: "header" };
-  if (key.startsWith("probe/")) return { kind: "probe" };
-  const log = LOG_KEY.exec(key);
-  if (log !== null) return { kind: "log", sequence: Number(log[1]) };
-  const checkpoint = CHECKPOINT_KEY.exec(key);
-  if (checkpoint?.[2] !== undefined) {
-    const sequence = Number(checkpoint[1]);
-    return { kind: "checkpoint", id: checkpoint[2], birth: sequence, sequence };
-  }
-  const [, prefix, id, birth] = BORN_KEY.exec(key) ?? [];
-  if (id === undefined || birth === undefined) return { kind: "unknown" };
-  if (prefix !== undefined && !id.startsWith(prefix)) return { kind: "unknown" };
-  const kind = key.slice(0, key.indexOf("/")) as "pack" | "index" | "manifest" | "key";
-  return { kind, id, birth: Number(birth) };
 }
 
 /**
@@ -302,10 +291,18 @@ export function assemblePack(
   assert(sizeBytes <= OBJECT_SIZE_BYTES_MAX);
   const bytes = new Uint8Array(sizeBytes);
   bytes.set(frames, 0);
-  bytes.set(directoryBytes, frames.length);
-  new DataView(bytes.buffer).setUint32(directoryEnd, directoryBytes.length, true);
-  bytes.set(TRAILER_MAGIC, directoryEnd + 8);
+  writeTail(bytes, frames.length, directoryBytes);
   return { id: packIdOf(directoryBytes), bytes };
+}
+
+/** Writes what follows the frames. */
+function writeTail(target: Uint8Array, framesEnd: number, directoryBytes: Uint8Array): void {
+  const directoryEnd = framesEnd + directoryBytes.length;
+  target.set(directoryBytes, framesEnd);
+  const trailer = new DataView(target.buffer, target.byteOffset + directoryEnd);
+  trailer.setUint32(0, directoryBytes.length, true);
+  trailer.setUint32(4, 0, true);
+  target.set(TRAILER_MAGIC, directoryEnd + 8);
 }
 
 /** The bytes of a directory; offsets are not stored, they are the sums of what comes before. */

@@ -41,6 +41,9 @@ function handle(ask: PlaneAsk): Handled {
       return send(mustGetCore().store(ask.slot, ask.keep));
     case "flush":
       return send(mustGetCore().flush());
+    case "recycle":
+      mustGetCore().recycle(ask.buffer);
+      return { answer: null, transfer: [] };
     case "reset":
       mustGetCore().reset();
       return { answer: null, transfer: [] };

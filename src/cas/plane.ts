@@ -22,6 +22,8 @@ export interface DataPlane extends AsyncDisposable {
   store(lane: number, slot: number, keep: Uint8Array<ArrayBuffer>): Promise<SealedPack[]>;
   /** Seals the open pack. */
   flush(lane: number): Promise<SealedPack[]>;
+  /** Gives the memory of a pack of this plane back; its bytes are gone. */
+  recycle(pack: SealedPack): void;
   /** Forgets open files and open packs of an operation that failed. */
   reset(): Promise<void>;
 }
@@ -49,6 +51,7 @@ export function openInlinePlane(
     scan: async (_lane, slot, tasks) => core.scan(slot, tasks),
     store: async (_lane, slot, keep) => core.store(slot, keep),
     flush: async () => core.flush(),
+    recycle: (pack) => core.recycle(pack.bytes.buffer),
     reset: async () => core.reset(),
     [Symbol.asyncDispose]: async () => core.reset(),
   };
@@ -58,14 +61,23 @@ export function openInlinePlane(
 export function openWorkerPlane(workerCount: number, settings: DataPlaneSettings): DataPlane {
   assert(workerCount >= 1);
   const lanes = Array.from({ length: workerCount }, () => new Lane(settings));
+  const owners = new WeakMap<SealedPack, Lane>();
+  const open = (lane: Lane, sent: readonly SentPack[]): SealedPack[] => {
+    const packs = sent.map(openSealed);
+    for (const pack of packs) owners.set(pack, lane);
+    return packs;
+  };
   return {
     laneCount: workerCount,
     scan: (lane, slot, tasks) => lanes[lane]!.call({ call: "scan", slot, tasks }),
     async store(lane, slot, keep) {
-      return (await lanes[lane]!.call({ call: "store", slot, keep })).map(openSealed);
+      return open(lanes[lane]!, await lanes[lane]!.call({ call: "store", slot, keep }));
     },
     async flush(lane) {
-      return (await lanes[lane]!.call({ call: "flush" })).map(openSealed);
+      return open(lanes[lane]!, await lanes[lane]!.call({ call: "flush" }));
+    },
+    recycle(pack) {
+      owners.get(pack)?.recycle(pack.bytes.buffer);
     },
     async reset() {
       for (const lane of lanes) await lane.call({ call: "reset" });
@@ -91,6 +103,7 @@ export type PlaneCalls = {
     readonly answer: SentPack[];
   };
   readonly flush: { readonly ask: object; readonly answer: SentPack[] };
+  readonly recycle: { readonly ask: { readonly buffer: ArrayBuffer }; readonly answer: null };
   readonly reset: { readonly ask: object; readonly answer: null };
 };
 
@@ -109,7 +122,8 @@ class Lane {
   #failure: AppError | undefined;
 
   constructor(settings: DataPlaneSettings) {
-    this.#worker = new Worker(new URL("plane-worker.ts", import.meta.url).href);
+    // `smol`: what a worker allocates beside its buffers is small and short-lived.
+    this.#worker = new Worker(new URL("plane-worker.ts", import.meta.url).href, { smol: true });
     this.#worker.addEventListener("message", (event: MessageEvent<PlaneAnswer>) =>
       this.#accept(event.data),
     );
@@ -120,12 +134,20 @@ class Lane {
     this.call({ call: "open", settings }).catch(() => undefined);
   }
 
-  async call<Ask extends PlaneAsk>(ask: Ask): Promise<PlaneCalls[Ask["call"]]["answer"]> {
+  async call<Ask extends PlaneAsk>(
+    ask: Ask,
+    transfer: ArrayBuffer[] = [],
+  ): Promise<PlaneCalls[Ask["call"]]["answer"]> {
     if (this.#failure !== undefined) throw this.#failure;
     const waiting = Promise.withResolvers<unknown>();
     this.#waiting.push(waiting);
-    this.#worker.postMessage(ask, []);
+    this.#worker.postMessage(ask, transfer);
     return (await waiting.promise) as PlaneCalls[Ask["call"]]["answer"];
+  }
+
+  recycle(buffer: ArrayBuffer): void {
+    // If it fails, so does every other call.
+    this.call({ call: "recycle", buffer }, [buffer]).catch(() => undefined);
   }
 
   close(): void {

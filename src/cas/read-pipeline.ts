@@ -171,13 +171,7 @@ export class ReadPipeline {
   async #decide({ batch, owned }: StoreJob): Promise<Uint8Array<ArrayBuffer>> {
     const { lookup, claims, foreign } = this.#context;
     const keep = new Uint8Array(batch.lengths.length);
-    const unknown: OwnedChunk[] = [];
-    for (const chunk of owned) {
-      if (lookup.isUnderWay(chunk.id) || lookup.use(chunk.id)) continue;
-      // Entered before the claim, so that no other batch of ours claims it meanwhile.
-      lookup.begin(chunk.id);
-      unknown.push(chunk);
-    }
+    const unknown = this.#lookUp(owned);
     if (unknown.length === 0) return keep;
     const answers = await claims.claim(unknown.map(({ id }) => id));
     for (const [position, chunk] of unknown.entries()) {
@@ -190,6 +184,22 @@ export class ReadPipeline {
       foreign.add({ id, readPath, offset, length });
     }
     return keep;
+  }
+
+  /** The chunks that are neither in the site nor on their way there; from now on they are. */
+  #lookUp(owned: readonly OwnedChunk[]): OwnedChunk[] {
+    const { lookup, database } = this.#context;
+    const unknown: OwnedChunk[] = [];
+    // One transaction: taking SQLite's locks for each question would cost more than the answers.
+    database.transaction(() => {
+      for (const chunk of owned) {
+        if (lookup.isUnderWay(chunk.id) || lookup.use(chunk.id)) continue;
+        // Entered before the claim, so that no other batch of ours claims it meanwhile.
+        lookup.begin(chunk.id);
+        unknown.push(chunk);
+      }
+    })();
+    return unknown;
   }
 
   #throwIfStopped(): void {

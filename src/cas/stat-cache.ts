@@ -35,6 +35,8 @@ export type StatRow = {
   /** Wall clock, not after the stat was taken. */
   readonly takenNs: bigint;
   readonly isSparse: boolean;
+  /** False if the file had no extended attributes, which a new ctime would tell of. */
+  readonly hasXattrs: boolean;
   readonly content: StatContent;
 };
 
@@ -45,6 +47,8 @@ const PAGE_ROW_COUNT = 1000;
 const WRITE_COUNT_MAX = 1000;
 const CHECK_SIZE_BYTES = 8;
 const FIXED_SIZE_BYTES = 48;
+const FLAG_SPARSE = 1;
+const FLAG_XATTRS = 2;
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS stat_volume (
@@ -132,6 +136,13 @@ export class StatCache {
   }
 }
 
+/** A row without a value is removed. */
+type Write = {
+  readonly path: string;
+  readonly operation: number;
+  readonly value: Uint8Array | undefined;
+};
+
 type Page = { path: string; operation: number; value: Uint8Array };
 
 /**
@@ -143,12 +154,14 @@ export class StatCursor implements Disposable {
   readonly #volume: { readonly name: string; readonly number: number };
   readonly #onDamaged: () => void;
   readonly #select: Statement<Page, [number, string, number]>;
+  readonly #insert: Statement<null, [number, string, number, Uint8Array]>;
+  readonly #delete: Statement<null, [number, string]>;
   readonly #writer = new ByteWriter(1024);
   #page: Page[] = [];
   #next = 0;
   #isLastPage = false;
   #after = "";
-  #writes: (() => void)[] = [];
+  #writes: Write[] = [];
 
   constructor(
     database: Database,
@@ -162,6 +175,10 @@ export class StatCursor implements Disposable {
       `SELECT path, operation, value FROM stat_row WHERE volume = ? AND path > ?
        ORDER BY path LIMIT ?`,
     );
+    this.#insert = database.query(
+      "INSERT OR REPLACE INTO stat_row (volume, path, operation, value) VALUES (?, ?, ?, ?)",
+    );
+    this.#delete = database.query("DELETE FROM stat_row WHERE volume = ? AND path = ?");
   }
 
   /** The row of a path; undefined if there is none, or a damaged one. */
@@ -178,17 +195,11 @@ export class StatCursor implements Disposable {
   /** Writes a path's row. */
   put(path: string, row: VouchedRow): void {
     const value = encodeRow(this.#writer, row, keyChecksum(this.#volume.name, path, row.operation));
-    const insert = this.#database.query<null, [number, string, number, Uint8Array]>(
-      "INSERT OR REPLACE INTO stat_row (volume, path, operation, value) VALUES (?, ?, ?, ?)",
-    );
-    this.#write(() => insert.run(this.#volume.number, path, row.operation, value));
+    this.#write({ path, operation: row.operation, value });
   }
 
   remove(path: string): void {
-    const remove = this.#database.query<null, [number, string]>(
-      "DELETE FROM stat_row WHERE volume = ? AND path = ?",
-    );
-    this.#write(() => remove.run(this.#volume.number, path));
+    this.#write({ path, operation: 0, value: undefined });
   }
 
   /** Removes the rows behind the last path that was asked for. */
@@ -205,7 +216,11 @@ export class StatCursor implements Disposable {
     this.#writes = [];
     if (writes.length === 0) return;
     this.#database.transaction(() => {
-      for (const write of writes) write();
+      const { number } = this.#volume;
+      for (const { path, operation, value } of writes) {
+        if (value === undefined) this.#delete.run(number, path);
+        else this.#insert.run(number, path, operation, value);
+      }
     })();
   }
 
@@ -213,7 +228,7 @@ export class StatCursor implements Disposable {
     this.flush();
   }
 
-  #write(write: () => void): void {
+  #write(write: Write): void {
     this.#writes.push(write);
     if (this.#writes.length >= WRITE_COUNT_MAX) this.flush();
   }
@@ -263,7 +278,7 @@ function encodeRow(writer: ByteWriter, row: StatRow, key: bigint): Uint8Array {
   fixed.setFloat64(40, row.sizeBytes, true);
   writer.reset();
   writer.raw(new Uint8Array(fixed.buffer));
-  writer.u8(row.isSparse ? 1 : 0);
+  writer.u8((row.isSparse ? FLAG_SPARSE : 0) | (row.hasXattrs ? FLAG_XATTRS : 0));
   encodeContent(writer, row.content);
   const checksum = new DataView(new ArrayBuffer(CHECK_SIZE_BYTES));
   checksum.setBigUint64(0, Bun.hash.xxHash3(writer.view(), key), true);
@@ -279,6 +294,7 @@ function decodeRow(value: Uint8Array, key: bigint): StatRow | undefined {
   const body = value.subarray(0, end);
   if (view.getBigUint64(end, true) !== Bun.hash.xxHash3(body, key)) return undefined;
   const reader = new ByteReader(body.subarray(FIXED_SIZE_BYTES), "A row of the stat cache");
+  const flags = reader.u8();
   return {
     inode: view.getBigUint64(0, true),
     birthtimeNs: view.getBigInt64(8, true),
@@ -286,7 +302,8 @@ function decodeRow(value: Uint8Array, key: bigint): StatRow | undefined {
     ctimeNs: view.getBigInt64(24, true),
     takenNs: view.getBigInt64(32, true),
     sizeBytes: view.getFloat64(40, true),
-    isSparse: reader.u8() === 1,
+    isSparse: (flags & FLAG_SPARSE) !== 0,
+    hasXattrs: (flags & FLAG_XATTRS) !== 0,
     content: decodeContent(reader),
   };
 }

@@ -7,7 +7,7 @@ import { AppError, toAppError } from "../base/error.ts";
 import { textFromPath } from "../base/path.ts";
 import assert from "node:assert/strict";
 import type { BackupContext } from "./backup-context.ts";
-import { WINDOW_ENTRY_COUNT_MAX } from "./backup-settings.ts";
+import { RACY_MS_DEFAULT, WINDOW_ENTRY_COUNT_MAX } from "./backup-settings.ts";
 import { FileDecider } from "./file-decider.ts";
 import type { FileDecision } from "./file-decider.ts";
 import { FileRead } from "./file-read.ts";
@@ -16,7 +16,7 @@ import { LinkSets } from "./link-sets.ts";
 import { encodeRecord } from "./listing.ts";
 import type { FileRecord } from "./listing.ts";
 import { ReadPipeline } from "./read-pipeline.ts";
-import type { StatContent, StatCursor } from "./stat-cache.ts";
+import type { StatContent, StatCursor, StatRow } from "./stat-cache.ts";
 import { TreeWriter } from "./tree.ts";
 import type { TreeRoot } from "./tree.ts";
 import type { Problem, VolumeSource, WalkEntry } from "./volume-source.ts";
@@ -44,6 +44,8 @@ type RecordHead = Pick<
   "path" | "mode" | "uid" | "gid" | "mtimeNs" | "xattrs" | "sparse"
 >;
 
+const NO_XATTRS: RecordHead["xattrs"] = new Map();
+
 /** Entries after which the walk lets other work of the process have its turn. */
 const YIELD_ENTRY_COUNT = 2000;
 
@@ -53,7 +55,7 @@ export async function storeVolume(
   volume: VolumeSource,
 ): Promise<StoredVolume> {
   using cursor = context.statCache.openCursor(volume.name);
-  using links = new LinkSets(context.database);
+  using links = new LinkSets(context);
   const writer = new VolumeWriter(context, volume, { cursor, links });
   return await writer.run();
 }
@@ -202,8 +204,10 @@ class VolumeWriter {
       }
       this.#context.totals.unchangedFiles += 1;
       const { sizeBytes, isSparse, content } = row;
+      // Setting an attribute changes ctime. One that is so new may hide a second change.
+      const isBare = !row.hasXattrs && row.ctimeNs === entry.stat.ctimeNs && isSettled(row);
       this.#attempt(slot, () => ({
-        ...this.#head(entry),
+        ...this.#head(entry, isBare ? NO_XATTRS : undefined),
         sparse: isSparse,
         ...fileContent(sizeBytes, content),
       }));
@@ -231,24 +235,27 @@ class VolumeWriter {
       return;
     }
     const { sizeBytes, content } = file;
-    if (file.isChanged) {
-      this.#cursor.remove(path);
-      this.#report({ path, kind: "changed", message: "It changed while it was read." });
-    } else {
-      const { inode, birthtimeNs, mtimeNs, ctimeNs } = before;
-      const stat = { inode, birthtimeNs, mtimeNs, ctimeNs, sizeBytes, takenNs, isSparse, content };
-      this.#cursor.put(path, { ...stat, operation: this.#context.number });
-    }
     this.#attempt(slot, () => ({
       ...this.#head({ ...slot.entry, stat: before }),
       sparse: isSparse,
       ...fileContent(sizeBytes, content),
     }));
+    if (slot.record === undefined) return;
+    if (file.isChanged) {
+      this.#cursor.remove(path);
+      this.#report({ path, kind: "changed", message: "It changed while it was read." });
+    } else {
+      const { inode, birthtimeNs, mtimeNs, ctimeNs } = before;
+      const hasXattrs = slot.record.xattrs.size > 0;
+      const stat = { inode, birthtimeNs, mtimeNs, ctimeNs, sizeBytes, takenNs };
+      const operation = this.#context.number;
+      this.#cursor.put(path, { ...stat, isSparse, hasXattrs, content, operation });
+    }
   }
 
-  #head(entry: WalkEntry): RecordHead {
+  #head(entry: WalkEntry, known?: RecordHead["xattrs"]): RecordHead {
     const { mode, uid, gid, mtimeNs } = entry.stat;
-    const xattrs = this.#context.doors.files.readXattrs(entry.readPath);
+    const xattrs = known ?? this.#context.doors.files.readXattrs(entry.readPath);
     return { path: entry.path, mode, uid, gid, mtimeNs, xattrs, sparse: false };
   }
 
@@ -338,6 +345,11 @@ class VolumeWriter {
     const { content } = record;
     totals.chunks += content.form === "inline" ? content.chunks.length : content.root.count;
   }
+}
+
+/** True if ctime was not of the last moments when the row was taken. */
+function isSettled(row: StatRow): boolean {
+  return row.takenNs - row.ctimeNs > BigInt(RACY_MS_DEFAULT) * 1_000_000n;
 }
 
 /** What a file's record says of its content. */
