@@ -1,36 +1,47 @@
 /**
- * Decides whether compressing pays. A sample of a chunk is compressed first: what hardly shrinks is
- * stored as it is, which costs neither zstd time now nor at restore, nor a second hash. The rule and
- * the figures behind it are in docs/decisions.md ("Frames and compression").
+ * Decides whether compressing pays, and how hard to try. Samples of a chunk are compressed first: what
+ * hardly shrinks is stored as it is, which costs neither zstd time now nor at restore, nor a second
+ * hash. The rules and the figures behind them are in docs/decisions.md ("Frames and compression").
  */
 
 /** How hard to compress. */
 export type Compression = {
-  /** The level of zstd, 1 to 19. */
+  /** The level of zstd for chunks that have a frame of their own, 1 to 19. */
   readonly level: number;
 };
 
-const SAMPLE_COUNT = 3;
+/** A chunk of this size gains nothing from sharing a frame, and is read back faster alone. */
+export const OWN_FRAME_BYTES_MIN = 64 * 1024;
+
+/** The level of shared frames at least: small files have much in common, and are few bytes. */
+const SHARED_LEVEL_MIN = 3;
+
 const SAMPLE_SIZE_BYTES = 4 * 1024;
 const SAMPLE_LEVEL = 1;
+/** Middle, start, end: the first that shrinks decides. */
+const SAMPLE_PLACES = [0.5, 0, 1];
 
-/** A sample that does not shrink below this share of itself says that compressing does not pay. */
-const SAMPLE_SHARE_MAX = 0.95;
+/** A sample that shrinks below this share of itself says that compressing pays. */
+const SAMPLE_SHARE_MAX = 0.98;
 
-/** A frame is stored compressed only if that saves this share of it. */
-const FRAME_SHARE_MAX = 0.99;
+/** A frame is stored compressed only if it shrinks below this: each restore pays for it. */
+const FRAME_SHARE_MAX = 0.97;
 
-/** False if samples from the start, middle and end say that the bytes would not shrink. */
+/** The level for a frame of several small chunks. */
+export function sharedLevelOf(compression: Compression): number {
+  return Math.max(compression.level, SHARED_LEVEL_MIN);
+}
+
+/** False if samples from the middle, start and end all say that the bytes would not shrink. */
 export function looksCompressible(bytes: Uint8Array): boolean {
   const last = bytes.length - SAMPLE_SIZE_BYTES;
-  if (last <= SAMPLE_SIZE_BYTES * SAMPLE_COUNT) return true;
-  let storedBytes = 0;
-  for (let index = 0; index < SAMPLE_COUNT; index++) {
-    const start = Math.floor((last * index) / (SAMPLE_COUNT - 1));
+  if (last <= 0) return true;
+  return SAMPLE_PLACES.some((place) => {
+    const start = Math.floor(last * place);
     const sample = bytes.subarray(start, start + SAMPLE_SIZE_BYTES);
-    storedBytes += Bun.zstdCompressSync(sample, { level: SAMPLE_LEVEL }).length;
-  }
-  return storedBytes < SAMPLE_SHARE_MAX * SAMPLE_COUNT * SAMPLE_SIZE_BYTES;
+    const stored = Bun.zstdCompressSync(sample, { level: SAMPLE_LEVEL });
+    return stored.length < SAMPLE_SHARE_MAX * SAMPLE_SIZE_BYTES;
+  });
 }
 
 /** True if a compressed frame is so much smaller that it is worth decompressing at restore. */

@@ -4,8 +4,9 @@
  * committed: each pack is checked against the lists of all listed and pinned backups and all keeps,
  * read from hash-checked objects, and what is in use stays, with an alarm.
  */
-import { decodeSegment, segmentKey } from "./index-segment.ts";
-import { packKey, parseObjectKey } from "./pack.ts";
+import { getSegment } from "./moved-on.ts";
+import { parseObjectKey } from "./object-name.ts";
+import { packKey } from "./pack.ts";
 import { getNamedPack } from "./pack-standing.ts";
 import { RemovalBatches } from "./removal-batches.ts";
 import type { Repository } from "./repository.ts";
@@ -129,9 +130,11 @@ class Sweep {
 
   async #removeSuspects(): Promise<void> {
     if (this.#suspects.size === 0) return;
-    for (const { id, birth } of this.#state.segments.values()) {
-      const bytes = await this.#repository.site.get(segmentKey(id, birth), this.#call());
-      for (const pack of decodeSegment(bytes ?? new Uint8Array(), id).packs) {
+    for (const ref of this.#state.segments.values()) {
+      const segment = await getSegment(this.#repository, ref, this.#options.signal);
+      // Merged by others meanwhile: their segments would have to be read instead. Another time.
+      if (segment === undefined) return this.#suspects.clear();
+      for (const pack of segment.packs) {
         if (isDeletedPack(this.#state, pack.id, pack.birth)) continue;
         if (!this.#suspects.delete(`${pack.id}-${pack.birth}`)) continue;
         const key = packKey(pack.id, pack.birth);

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { sha256, toHex } from "../../src/base/hex.ts";
+import { parseObjectKey } from "../../src/cas/object-name.ts";
 import {
   cutDirectory,
   decodeDirectory,
@@ -13,7 +14,6 @@ import {
   type PackDirectory,
   packIdOf,
   packKey,
-  parseObjectKey,
   type SealedPack,
 } from "../../src/cas/pack.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../../src/sites/site.ts";
@@ -153,6 +153,40 @@ describe("PackBuilder", () => {
       .frames;
     expect(frames?.length).toBeLessThanOrEqual(6);
     expect(frames?.every((frame) => frame.codec === 1 && frame.rawLength <= 400_000)).toBe(true);
+  });
+
+  test("large chunks have frames of their own, compressed or not", () => {
+    const chunks = [text(70_000, 1), text(3000, 2), noise(70_000, 3), text(3000, 4)];
+    const frames = build(chunks, { packSizeBytes: 1 << 20 })[0]?.directory.frames;
+    expect(frames?.map((f) => [f.codec, f.rawLength])).toEqual([
+      [1, 70_000],
+      [0, 70_000],
+      [1, 6000],
+    ]);
+  });
+
+  test("a pack in a used buffer that was handed out is the pack that it would be anyway", () => {
+    const chunks = [text(70_000, 1), noise(70_000, 3), text(3000, 4)];
+    const [expected] = build(chunks, { packSizeBytes: 1 << 20 });
+    const buffers: Uint8Array[] = [];
+    const builder = new PackBuilder({
+      kind: "data",
+      packSizeBytes: 1 << 20,
+      compression: { level: 1 },
+      salt,
+      takeBuffer: (sizeBytes) => {
+        const buffer = new Uint8Array(sizeBytes).fill(0xaa);
+        buffers.push(buffer);
+        return buffer;
+      },
+    });
+    for (const bytes of chunks) builder.add(sha256(bytes), bytes);
+    const sealed = builder.finish();
+    expect(sealed?.id).toBe(expected?.id as string);
+    expect(sealed?.bytes).toEqual(expected?.bytes as Uint8Array<ArrayBuffer>);
+    expect(sealed?.bytes.buffer).toBe(buffers[0]?.buffer as ArrayBuffer);
+    builder.add(sha256(text(10, 1)), text(10, 1));
+    expect(builder.finish()?.bytes.buffer).toBe(buffers[1]?.buffer as ArrayBuffer);
   });
 
   test("a pack passes its size by a frame and a directory at most", () => {
