@@ -68,7 +68,10 @@ export type OfflineRestored = {
   readonly volumes: readonly OfflineVolume<RestoreResult>[];
 };
 
-type Share = { readonly node: string; readonly volume: Manifest["nodes"][number]["volumes"][number] };
+type Share = {
+  readonly node: string;
+  readonly volume: Manifest["nodes"][number]["volumes"][number];
+};
 
 /** Opens the repository of a site for reading. */
 export async function openOffline(options: OfflineOptions): Promise<Offline> {
@@ -122,7 +125,7 @@ export class Offline implements Disposable {
   }): ReturnType<typeof verifyRepository> {
     const { state } = this.#repository;
     const { cluster, signal } = this.#options;
-    using source = this.#openSource();
+    const source = this.#openSource();
     return await verifyRepository({
       repository: this.#repository,
       source,
@@ -138,7 +141,7 @@ export class Offline implements Disposable {
   /** What `restoreTo` would do; touches nothing. */
   async planRestoreTo(request: OfflineRestore): Promise<OfflinePlan> {
     const { backup, shares } = await this.#choose(request);
-    using source = this.#openSource();
+    const source = this.#openSource();
     const volumes: OfflineVolume<RestorePlan>[] = [];
     for (const share of shares) {
       const target = targetOf(request, share);
@@ -159,7 +162,7 @@ export class Offline implements Disposable {
     const { backup, shares } = await this.#choose(request);
     const bytesTotal = shares.reduce((sum, share) => sum + share.volume.bytes, 0);
     const before = { files: 0, bytes: 0 };
-    using source = this.#openSource();
+    const source = this.#openSource();
     const volumes: OfflineVolume<RestoreResult>[] = [];
     for (const share of shares) {
       const target = targetOf(request, share);

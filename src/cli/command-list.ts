@@ -1,0 +1,131 @@
+/**
+ * `astacus list` and `astacus show`, from a server or straight from the site.
+ */
+import type { BackupDetail, BackupSummary } from "../cluster/backup-summary.ts";
+import { printDone } from "./command.ts";
+import type { CommandEnd, CommandRun } from "./command.ts";
+import { connect } from "./connect.ts";
+import { isOffline } from "./reader.ts";
+import { between, count, renderPairs, renderTable, size, time } from "./table.ts";
+
+const PROBLEMS_SHOWN = 20;
+
+/** Lists backups, oldest first. */
+export async function list(run: CommandRun, own: { readonly all?: boolean }): Promise<CommandEnd> {
+  const forgotten = own.all === true;
+  const backups = await readBackups(run, forgotten);
+  return printDone(run, { backups }, () => renderList(backups));
+}
+
+async function readBackups(run: CommandRun, forgotten: boolean): Promise<BackupSummary[]> {
+  if (isOffline(run)) {
+    const { withOffline } = await import("./offline.ts");
+    return await withOffline(run, async (offline) => offline.listBackups({ forgotten }));
+  }
+  const client = await connect(run);
+  const query = { forgotten: forgotten ? true : undefined };
+  return (await client.get<{ backups: BackupSummary[] }>("/v1/backups", query)).backups;
+}
+
+/** Shows one backup. */
+export async function show(run: CommandRun, wanted: string): Promise<CommandEnd> {
+  const detail = await readBackup(run, wanted);
+  return printDone(run, detail, () => renderDetail(detail));
+}
+
+async function readBackup(run: CommandRun, wanted: string): Promise<BackupDetail> {
+  if (isOffline(run)) {
+    const { withOffline } = await import("./offline.ts");
+    return await withOffline(run, async (offline) => await offline.showBackup(wanted));
+  }
+  const client = await connect(run);
+  return await client.get<BackupDetail>(`/v1/backups/${encodeURIComponent(wanted)}`);
+}
+
+function renderList(backups: readonly BackupSummary[]): string {
+  if (backups.length === 0) return "No backups.";
+  const isOneCluster = new Set(backups.map((backup) => backup.cluster)).size === 1;
+  const columns = [
+    { title: "NAME" },
+    ...(isOneCluster ? [] : [{ title: "CLUSTER" }]),
+    { title: "ENDED (UTC)" },
+    { title: "TOOK", isNumber: true },
+    { title: "NODES", isNumber: true },
+    { title: "FILES", isNumber: true },
+    { title: "SIZE", isNumber: true },
+    { title: "NEW", isNumber: true },
+    { title: "STORED", isNumber: true },
+    { title: "STATE" },
+    { title: "KEEP" },
+  ];
+  const rows = backups.map((backup) => [
+    backup.name,
+    ...(isOneCluster ? [] : [backup.cluster]),
+    time(backup.ended),
+    between(backup.started, backup.ended),
+    count(backup.nodes.length),
+    count(backup.files),
+    size(backup.bytes),
+    size(backup.newBytes),
+    size(backup.storedBytes),
+    stateOf(backup),
+    `${backup.keep ? "yes" : "no"}: ${backup.reasons.join(", ")}`,
+  ]);
+  return renderTable(columns, rows);
+}
+
+function stateOf(backup: BackupSummary): string {
+  if (backup.forgotten !== undefined) return "forgotten";
+  const state = backup.complete ? "complete" : "INCOMPLETE";
+  return backup.pinned ? `${state}, pinned` : state;
+}
+
+function renderDetail(detail: BackupDetail): string {
+  const pairs = renderPairs([
+    ["backup", detail.name],
+    ["id", detail.id],
+    ["cluster", detail.cluster],
+    ["product", detail.product],
+    ["started", `${time(detail.started)} UTC`],
+    ["ended", `${time(detail.ended)} UTC (${between(detail.started, detail.ended)})`],
+    ["state", stateOf(detail)],
+    ["files", count(detail.files)],
+    ["size", size(detail.bytes)],
+    ["new", `${size(detail.newBytes)}, stored as ${size(detail.storedBytes)}`],
+    ["site", detail.site],
+    ["keep", `${detail.keep ? "yes" : "no"}: ${detail.reasons.join(", ")}`],
+    ...(detail.forgotten === undefined
+      ? []
+      : [["forgotten", `${time(detail.forgotten.time)} UTC: ${detail.forgotten.reason}`] as const]),
+  ]);
+  const shares = renderTable(
+    [
+      { title: "NODE" },
+      { title: "ZONE" },
+      { title: "VOLUME" },
+      { title: "FILES", isNumber: true },
+      { title: "SIZE", isNumber: true },
+      { title: "ROOT" },
+    ],
+    detail.shares.flatMap((share) =>
+      share.volumes.map((volume) => [
+        share.name,
+        share.zone,
+        volume.name,
+        count(volume.files),
+        size(volume.bytes),
+        volume.root,
+      ]),
+    ),
+  );
+  return [pairs, "", shares, ...renderProblems(detail)].join("\n");
+}
+
+function renderProblems(detail: BackupDetail): string[] {
+  if (detail.problemCount === 0) return [];
+  const shown = detail.problems.slice(0, PROBLEMS_SHOWN);
+  const lines = shown.map((one) => `  ${one.node}: ${one.kind} ${one.path}: ${one.message}`);
+  const more = detail.problemCount - shown.length;
+  const rest = more > 0 ? [`  … and ${count(more)} more (--json shows all that were kept)`] : [];
+  return ["", `${count(detail.problemCount)} problems:`, ...lines, ...rest];
+}

@@ -1,0 +1,113 @@
+/**
+ * `astacus status`, `cancel`, `reload` and `check-reload`.
+ */
+import { AppError } from "../base/error.ts";
+import { formatDuration } from "../base/units.ts";
+import type { OperationRecord } from "../cluster/operations.ts";
+import type { ClusterStatus } from "../cluster/status.ts";
+import { print, printDone } from "./command.ts";
+import type { CommandEnd, CommandRun } from "./command.ts";
+import type { Client } from "./client.ts";
+import { connect } from "./connect.ts";
+import { EXIT } from "./exit-code.ts";
+import { between, count, renderPairs, renderTable, time } from "./table.ts";
+
+const RECENT_SHOWN = 5;
+
+/** Shows the cluster. Ends with 1 if a node does not answer. */
+export async function status(run: CommandRun): Promise<CommandEnd> {
+  const client = await connect(run);
+  const state = await client.get<ClusterStatus>("/v1/status");
+  print(run, state, () => renderStatus(state));
+  return state.nodes.every((node) => node.reachable) ? EXIT.done : EXIT.failed;
+}
+
+/** Stops an operation; takes the first letters of an id too. */
+export async function cancel(run: CommandRun, wanted: string): Promise<CommandEnd> {
+  const client = await connect(run);
+  const id = await findOperation(client, wanted);
+  const record = await client.post<OperationRecord>(`/v1/operations/${id}/cancel`, {
+    reason: "astacus cancel",
+  });
+  return printDone(run, record, () => `${record.kind} ${record.id} is being cancelled`);
+}
+
+/** Has the server read its file again. */
+export async function reload(run: CommandRun): Promise<CommandEnd> {
+  const client = await connect(run);
+  const answer = await client.post<{ hash: string }>("/v1/config/reload");
+  return printDone(run, answer, () => "The configuration was read again.");
+}
+
+/** Compares the file on the server's disk with what it has read. */
+export async function checkReload(
+  run: CommandRun,
+  own: { readonly status?: boolean },
+): Promise<CommandEnd> {
+  const client = await connect(run);
+  const state = await client.get<{ config_hash: string; needs_reload: boolean }>("/config/status");
+  if (own.status === true || run.options.json === true) {
+    const text = state.needs_reload ? "The file has changed: reload." : "The file is as loaded.";
+    print(run, state, () => text);
+  }
+  return state.needs_reload ? EXIT.failed : EXIT.done;
+}
+
+async function findOperation(client: Client, wanted: string): Promise<string> {
+  if (/^[0-9a-f]{32}$/.test(wanted)) return wanted;
+  const { operations } = await client.get<{ operations: OperationRecord[] }>("/v1/operations");
+  const found = operations.filter(
+    (record) => record.id.startsWith(wanted) && record.ended === undefined,
+  );
+  const only = found[0];
+  if (only !== undefined && found.length === 1) return only.id;
+  const what = found.length === 0 ? "No running operation begins" : "Several operations begin";
+  throw new AppError("not-found", `${what} with ${wanted}.`, {
+    guidance: "`astacus status` shows what runs.",
+  });
+}
+
+function renderStatus(state: ClusterStatus): string {
+  const { lastComplete, site } = state;
+  const newest =
+    lastComplete === undefined
+      ? "none yet"
+      : `${lastComplete.name}, ${formatDuration(lastComplete.ageSeconds * 1000)} old`;
+  const head = renderPairs([
+    ["cluster", `${state.cluster} (${state.product}), asked at node ${state.node}`],
+    ["version", state.version],
+    ["site", `${site.name} at ${site.location}`],
+    ["repository", `${state.repository}, log at ${count(state.sequence)}`],
+    ["backups", count(state.backups)],
+    ["newest", newest],
+  ]);
+  const nodes = renderTable(
+    [{ title: "NODE" }, { title: "ZONE" }, { title: "ADDRESS" }, { title: "STATE" }],
+    state.nodes.map((node) => [node.name, node.zone, node.address, describeNode(node)]),
+  );
+  return [head, "", nodes, ...renderOperations("Running", state.running), ...recent(state)].join(
+    "\n",
+  );
+}
+
+function describeNode(node: ClusterStatus["nodes"][number]): string {
+  if (!node.reachable) return `DOWN: ${node.error ?? "no answer"}`;
+  const lease = node.lease === undefined ? "idle" : `in a ${node.lease.kind}`;
+  return `up (${node.version ?? "?"}), ${lease}`;
+}
+
+function recent(state: ClusterStatus): string[] {
+  const ended = state.recent.filter((record) => record.ended !== undefined);
+  return renderOperations("Recent", ended.slice(0, RECENT_SHOWN));
+}
+
+function renderOperations(title: string, records: readonly OperationRecord[]): string[] {
+  if (records.length === 0) return [];
+  const lines = records.map((record) => {
+    const took = record.ended === undefined ? "" : `, ${between(record.started, record.ended)}`;
+    const why = record.error === undefined ? "" : `: ${record.error.message}`;
+    const id = record.id.slice(0, 12);
+    return `  ${id}  ${record.kind} ${record.state}, ${time(record.started)}${took}${why}`;
+  });
+  return ["", `${title}:`, ...lines];
+}

@@ -1,0 +1,27 @@
+/**
+ * A verification's report in words.
+ */
+import type { VerifyReport } from "../cas/verify.ts";
+import { count, size } from "./table.ts";
+
+const PROBLEMS_SHOWN = 20;
+const NAMES_SHOWN = 5;
+
+/** What was looked at, and each problem with the object and the files that it hits. */
+export function describeVerification(report: VerifyReport): string {
+  const { backups, packs, packBytes, segments, entries, deep, problems, problemCount } = report;
+  const read = deep ? "every byte read" : "every object asked for; --deep reads every byte";
+  const head = `${count(backups.length)} backups, ${count(packs)} packs of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries`;
+  if (report.ok) return `${head}\nNothing is wrong.`;
+  const shown = problems.slice(0, PROBLEMS_SHOWN);
+  const lines = shown.flatMap(({ object, message, files, fileCount, backups: hit }) => {
+    const names = files.slice(0, NAMES_SHOWN);
+    const more = fileCount > names.length ? `, and ${count(fileCount - names.length)} more` : "";
+    const takes = names.length === 0 ? [] : [`    files: ${names.join(", ")}${more}`];
+    const needs = hit.length === 0 ? [] : [`    backups: ${hit.join(", ")}`];
+    return [`  ${object}: ${message}`, ...needs, ...takes];
+  });
+  const rest = problemCount - shown.length;
+  const tail = rest > 0 ? [`  … and ${count(rest)} more (--json shows up to a thousand)`] : [];
+  return [head, `${count(problemCount)} problems:`, ...lines, ...tail].join("\n");
+}

@@ -1,0 +1,134 @@
+/**
+ * From a configuration to a working node: real doors, the site, the product, the member. The one
+ * place where layers that do not know each other are put together.
+ */
+import { realClock } from "../base/clock.ts";
+import { realDatabases } from "../base/databases.ts";
+import type { Doors, FileSystem } from "../base/doors.ts";
+import { realFileSystem } from "../base/file-system.ts";
+import { realOutside } from "../base/outside.ts";
+import { joinPath, parentPath } from "../base/path.ts";
+import { realRandom } from "../base/random.ts";
+import type { BackupSettings } from "../cas/backup-settings.ts";
+import { BACKUP_SETTINGS_DEFAULT } from "../cas/backup-settings.ts";
+import type { ChunkerSettings } from "../cas/chunker.ts";
+import { openPlane } from "../cas/plane.ts";
+import type { MemberConfig } from "../cluster/member-config.ts";
+import { Member } from "../cluster/member.ts";
+import { createProduct } from "../products/create-product.ts";
+import type { CountingSite } from "../sites/counting-site.ts";
+import type { Config } from "./config.ts";
+import { createHttpNetwork } from "./http-network.ts";
+import type { HttpNetworkOptions } from "./http-network.ts";
+import { openSite } from "./open-site.ts";
+
+/** A member with what it stands on; disposing it closes all. */
+export type OpenNode = AsyncDisposable & {
+  readonly member: Member;
+  readonly counters: CountingSite;
+};
+
+/** The doors of this machine; other nodes are called with the token and authority of the moment. */
+export function openDoors(network: Omit<HttpNetworkOptions, "clock">): Doors {
+  return {
+    clock: realClock,
+    random: realRandom,
+    files: realFileSystem,
+    databases: realDatabases,
+    network: createHttpNetwork({ ...network, clock: realClock }),
+    outside: realOutside,
+  };
+}
+
+/** Opens the site, the repository and the member of a configuration. */
+export async function openNode(
+  config: Config,
+  options: { readonly doors: Doors; readonly version: string; readonly signal: AbortSignal },
+): Promise<OpenNode> {
+  const { doors, version, signal } = options;
+  ensureFolder(doors.files, config.self.data);
+  const { site, counters } = await openSite(config.sites[0], doors);
+  try {
+    const memberConfig = memberConfigOf(config);
+    const member: Member = await Member.open({
+      config: memberConfig,
+      doors,
+      site,
+      product: createProduct(config.self.product),
+      version,
+      // Called by operations only, when the member and so the repository's header are there.
+      openPlane: () =>
+        openPlane(doors, chunkerOf(member.repository.header.chunker), memberConfig.backup),
+      signal,
+    });
+    return {
+      member,
+      counters,
+      async [Symbol.asyncDispose]() {
+        await member[Symbol.asyncDispose]();
+        await site[Symbol.asyncDispose]();
+      },
+    };
+  } catch (thrown) {
+    await site[Symbol.asyncDispose]();
+    throw thrown;
+  }
+}
+
+/** What the cluster's layer is told of a configuration. */
+export function memberConfigOf(config: Config): MemberConfig {
+  const { backup, self } = config;
+  return {
+    cluster: config.cluster,
+    node: self.name,
+    nodes: config.nodes.map(({ name, address, zone }) => ({ name, address, zone: zone ?? "" })),
+    dataFolder: self.data,
+    scratchFolder: joinPath(self.data, "scratch"),
+    backup: {
+      ...backupSettingsOf(config),
+      attempts: backup.attempts,
+      degraded: backup.degraded,
+      minimumFreeSpaceBytes: backup.minimumFreeSpaceBytes,
+    },
+    restore: config.restore,
+    retention: config.retention,
+    undoWindowMs: config.undoWindowMs,
+    nodePatienceMs: backup.nodeTimeoutMs,
+  };
+}
+
+/** Packs on their way take what the planes leave of the memory that is allowed. */
+function backupSettingsOf(config: Config): BackupSettings {
+  const { backup, limits, sites } = config;
+  const { frameSizeBytes, batchSizeBytes } = BACKUP_SETTINGS_DEFAULT;
+  const lanes = Math.max(1, backup.workers);
+  const planeBytes = lanes * (2 * batchSizeBytes + backup.packSizeBytes + frameSizeBytes);
+  const fit = Math.floor((limits.memoryBytes - planeBytes) / backup.packSizeBytes);
+  const wanted = sites[0].type === "s3" ? sites[0].concurrency : 2;
+  return {
+    workers: backup.workers,
+    packSizeBytes: backup.packSizeBytes,
+    frameSizeBytes,
+    compressionLevel: backup.compressionLevel,
+    keepEveryBytes: backup.keepEveryBytes,
+    lookUpEvery: backup.lookUpEvery,
+    rereadShare: backup.rereadShare,
+    uploadsMax: Math.max(1, Math.min(wanted, fit)),
+    batchSizeBytes,
+  };
+}
+
+/** The rule is one that this version knows, or the header would have been refused. */
+function chunkerOf(rule: {
+  readonly rule: string;
+  readonly averageSizeBytes: number;
+}): ChunkerSettings {
+  return rule as ChunkerSettings;
+}
+
+/** Makes a folder and what it lies in. */
+function ensureFolder(files: FileSystem, path: string): void {
+  if (path === "" || files.lstat(path) !== undefined) return;
+  ensureFolder(files, parentPath(path));
+  files.makeDirectory(path, 0o700);
+}

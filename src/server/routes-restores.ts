@@ -1,0 +1,45 @@
+/**
+ * Routes of restores: what one would do, and doing it.
+ */
+import { z } from "zod";
+import { operationSchema, restorePlanSchema } from "./answer-schemas.ts";
+import { defineRoute } from "./route.ts";
+
+const nodeName = z.string().min(1).max(64);
+
+const restoreBody = z.strictObject({
+  backup: z.string().min(1).max(200).exactOptional(),
+  nodes: z
+    .array(z.strictObject({ from: nodeName, to: nodeName }))
+    .min(1)
+    .max(64)
+    .exactOptional(),
+  paths: z.array(z.string().min(1).max(4096)).max(1000).exactOptional(),
+  incomplete: z.boolean().exactOptional(),
+});
+
+/** POST /v1/restores/plan */
+export const planRestore = defineRoute({
+  method: "POST",
+  path: "/v1/restores/plan",
+  summary: "What a restore would do, share by share; changes nothing",
+  access: "read",
+  body: restoreBody,
+  answer: restorePlanSchema,
+  run: ({ context, body, signal, takeYourTime }) => {
+    takeYourTime();
+    return context.node().planRestore(body, signal);
+  },
+});
+
+/** POST /v1/restores */
+export const startRestore = defineRoute({
+  method: "POST",
+  path: "/v1/restores",
+  summary: "Starts a restore; asks nothing, so look at the plan first",
+  access: "admin",
+  body: restoreBody,
+  answer: operationSchema,
+  status: 202,
+  run: ({ context, body }) => context.start((node) => node.startRestore(body)),
+});

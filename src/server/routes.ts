@@ -1,0 +1,36 @@
+/**
+ * The table of all routes but those of the original (original-routes.ts).
+ */
+import type { Route } from "./route.ts";
+import * as backups from "./routes-backups.ts";
+import { startCleanup, startVerification } from "./routes-maintenance.ts";
+import { callNodeMethod } from "./routes-node.ts";
+import * as operations from "./routes-operations.ts";
+import { planRestore, startRestore } from "./routes-restores.ts";
+import * as server from "./routes-server.ts";
+
+/** In the order of the documentation. */
+export const ROUTES: readonly Route[] = [
+  server.getStatus,
+  backups.listBackups,
+  backups.startBackup,
+  backups.showBackup,
+  backups.forgetBackup,
+  backups.undeleteBackup,
+  backups.pinBackup,
+  backups.unpinBackup,
+  planRestore,
+  startRestore,
+  startCleanup,
+  startVerification,
+  operations.listOperations,
+  operations.getOperation,
+  operations.watchOperation,
+  operations.cancelOperation,
+  operations.deleteOperation,
+  server.reloadConfig,
+  server.getHealth,
+  server.getReadiness,
+  server.getMetrics,
+  callNodeMethod,
+];
