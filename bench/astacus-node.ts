@@ -17,6 +17,7 @@ import { pathFromText } from "../src/base/path.ts";
 import { realRandom } from "../src/base/random.ts";
 import { BACKUP_SETTINGS_DEFAULT } from "../src/cas/backup-settings.ts";
 import type { ChunkerSettings } from "../src/cas/chunker.ts";
+import { decodeFrameAside } from "../src/cas/frame-decoder.ts";
 import { openPlane } from "../src/cas/plane.ts";
 import { Repository } from "../src/cas/repository.ts";
 import type { MemberConfig } from "../src/cluster/member-config.ts";
@@ -112,6 +113,7 @@ async function runMember(
       ...(settings.appendOnly === undefined ? {} : { appendOnly: settings.appendOnly }),
     }),
     version: "0.0.0",
+    decode: decodeFrameAside,
     openPlane: () => openPlane(doors, chunkerOf(opened.repository), config.backup),
   });
   member = opened;

@@ -1,7 +1,7 @@
 /**
  * Chunks back from a site. Whatever is handed out matches its id; a damaged or missing copy is passed
  * over as long as another pack holds the chunk. Memory: the cache, and for each `fetchMany` at most
- * `concurrency` ranges of 8 MiB with one decoded frame each.
+ * `concurrency` ranges of 2 MiB with one decoded frame each.
  */
 import assert from "node:assert/strict";
 import { AppError } from "../base/error.ts";
@@ -10,6 +10,7 @@ import { forEachConcurrent, Semaphore } from "../base/semaphore.ts";
 import type { Site } from "../sites/site.ts";
 import { damagedError, idKey } from "./bytes.ts";
 import type { ChunkIndex, ChunkPlace } from "./catalog-index.ts";
+import type { FrameDecoder } from "./frame-decoder.ts";
 import type { ChunkRef } from "./listing.ts";
 import { decodeFrame, packKey } from "./pack.ts";
 import { isDeletedPack, type RepositoryState } from "./state.ts";
@@ -24,6 +25,8 @@ export type ChunkSourceOptions = {
   readonly concurrency: number;
   /** Bytes of decoded frames that are kept. */
   readonly cacheBytes: number;
+  /** How frames are decoded; in line unless told. */
+  readonly decode?: FrameDecoder;
   /** Told of the bytes of each answer of the site. */
   readonly onBytes?: (sizeBytes: number) => void;
 };
@@ -34,8 +37,8 @@ export type ChunkTaker = (index: number, bytes: Uint8Array) => void | Promise<vo
 /** Frames that lie no further apart are read with one request. */
 export const RANGE_GAP_BYTES_MAX = 256 * 1024;
 
-/** No request asks for more, unless one frame is larger. */
-export const RANGE_SIZE_BYTES_MAX = 8 * 1024 * 1024;
+/** No request asks for more, unless one frame is larger: larger answers cost memory and gain nothing. */
+export const RANGE_SIZE_BYTES_MAX = 2 * 1024 * 1024;
 
 /**
  * Reads chunks by id.
@@ -49,12 +52,14 @@ export class ChunkSource {
   readonly #options: ChunkSourceOptions;
   readonly #gate: Semaphore;
   readonly #cache: FrameCache;
+  readonly #decode: FrameDecoder;
   readonly #loading = new Map<string, Loading>();
 
   constructor(options: ChunkSourceOptions) {
     this.#options = options;
     this.#gate = new Semaphore(options.concurrency);
     this.#cache = new FrameCache(options.cacheBytes);
+    this.#decode = options.decode ?? decodeFrame;
   }
 
   /** One chunk, in a buffer of its own. AppError `damaged` if no pack has it whole. */
@@ -145,7 +150,7 @@ export class ChunkSource {
         ? undefined
         : await this.#get(range.key, { offset: first, length: rangeEnd(missing) - first }, signal);
     for (const frame of range.frames) {
-      const raw = cached.get(frame.key) ?? this.#cutFrame(frame, stored, first);
+      const raw = cached.get(frame.key) ?? (await this.#cutFrame(frame, stored, first));
       for (const chunk of frame.chunks.values()) {
         const bytes = raw === undefined ? undefined : checkChunk(raw, chunk.place, chunk.id);
         if (bytes === undefined) failed.push(chunk);
@@ -156,17 +161,18 @@ export class ChunkSource {
   }
 
   /** A frame out of the bytes of a range; undefined if it is damaged. */
-  #cutFrame(
+  async #cutFrame(
     frame: WantedFrame,
     stored: Uint8Array | undefined,
     rangeOffset: number,
-  ): Uint8Array | undefined {
+  ): Promise<Uint8Array | undefined> {
     const { place } = frame;
     if (stored === undefined) return undefined;
     const start = place.frameOffset - rangeOffset;
     let raw: Uint8Array;
     try {
-      raw = decodeFrame(stored.subarray(start, start + place.storedLength), place, frame.key);
+      const bytes = stored.subarray(start, start + place.storedLength);
+      raw = await this.#decode(bytes, place, frame.key);
     } catch (error) {
       if (isDamaged(error)) return undefined;
       throw error;
@@ -220,7 +226,7 @@ export class ChunkSource {
     const range = { offset: frameOffset, length: storedLength };
     const stored = await this.#get(packKey(pack, birth), range, signal);
     if (stored === undefined) throw damagedError(key, "is not there", { missing: true });
-    return decodeFrame(stored, place, key);
+    return await this.#decode(stored, place, key);
   }
 
   async #get(

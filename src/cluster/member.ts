@@ -9,6 +9,7 @@ import { AppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
 import { Catalog } from "../cas/catalog.ts";
 import { ChunkSource } from "../cas/chunk-source.ts";
+import type { FrameDecoder } from "../cas/frame-decoder.ts";
 import type { DataPlane } from "../cas/plane.ts";
 import { Repository } from "../cas/repository.ts";
 import type { Product } from "../products/product.ts";
@@ -18,7 +19,7 @@ import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf, summarize } from "./backup-summary.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
-import type { CleanupRequest } from "./maintenance.ts";
+import type { CleanupRequest, EndedOperations } from "./maintenance.ts";
 import { runCleanupOperation, runMarkOperation, runVerifyOperation } from "./maintenance.ts";
 import type { MemberConfig } from "./member-config.ts";
 import { handleClaimCall } from "./claim-calls.ts";
@@ -42,6 +43,8 @@ export type MemberOptions = {
   readonly version: string;
   /** The write path: workers, or inline in the simulator. */
   readonly openPlane: () => DataPlane;
+  /** How frames are decoded; in line, as in the simulator, unless told. */
+  readonly decode?: FrameDecoder;
   readonly signal?: AbortSignal;
 };
 
@@ -82,6 +85,7 @@ export class Member implements AsyncDisposable {
         state: () => repository.state,
         concurrency: config.restore.concurrency,
         cacheBytes: SOURCE_CACHE_BYTES,
+        ...(options.decode === undefined ? {} : { decode: options.decode }),
       });
     this.#parts = {
       config,
@@ -174,7 +178,7 @@ export class Member implements AsyncDisposable {
   startCleanup(request: CleanupRequest = {}): OperationRecord {
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
     return this.operations.start("cleanup", journaled, (context) =>
-      runCleanupOperation(this.#parts, context, request, this.#deadOperations()),
+      runCleanupOperation(this.#parts, context, request, this.#endedOperations()),
     );
   }
 
@@ -247,10 +251,13 @@ export class Member implements AsyncDisposable {
     });
   }
 
-  /** Operations of this node that have ended: their keeps and pins may be dropped. */
-  #deadOperations(): ReadonlySet<string> {
+  #endedOperations(): EndedOperations {
     const ended = this.operations.list({ limit: 10_000 }).filter((one) => one.ended !== undefined);
-    return new Set(ended.map((one) => one.id));
+    const restores = ended.filter((one) => one.kind === "restore");
+    return {
+      operations: new Set(ended.map((one) => one.id)),
+      restores: new Set(restores.map((one) => one.id)),
+    };
   }
 }
 

@@ -12,6 +12,7 @@ import { realRandom } from "../base/random.ts";
 import type { BackupSettings } from "../cas/backup-settings.ts";
 import { BACKUP_SETTINGS_DEFAULT } from "../cas/backup-settings.ts";
 import type { ChunkerSettings } from "../cas/chunker.ts";
+import { decodeFrameAside } from "../cas/frame-decoder.ts";
 import { openPlane } from "../cas/plane.ts";
 import type { MemberConfig } from "../cluster/member-config.ts";
 import { Member } from "../cluster/member.ts";
@@ -59,6 +60,7 @@ export async function openNode(
       // Called by operations only, when the member and so the repository's header are there.
       openPlane: () =>
         openPlane(doors, chunkerOf(member.repository.header.chunker), memberConfig.backup),
+      decode: decodeFrameAside,
       signal,
     });
     return {

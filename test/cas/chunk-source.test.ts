@@ -269,7 +269,7 @@ describe("fetchMany", () => {
     ]);
   });
 
-  test("no request asks for more than 8 MiB, and no more run than allowed", async () => {
+  test("no request asks for more than 2 MiB, and no more run than allowed", async () => {
     const store = new Store();
     const chunks = Array.from({ length: 25 }, (_, index) => noise(1_000_000, index + 1));
     await store.pack(chunks);
