@@ -88,7 +88,9 @@ export class StatCache {
     const row = this.#database
       .query<{ number: number }, []>("SELECT max(number) AS number FROM stat_operation")
       .get();
-    return row?.number ?? 0;
+    const number = row?.number ?? 0;
+    this.#database.run("DELETE FROM stat_operation WHERE number < ?", [number]);
+    return number;
   }
 
   /** Backups whose lists cover all rows of an operation. */

@@ -73,6 +73,7 @@ export type RigOptions = {
   readonly lookUpAll?: boolean;
   readonly claims?: Claims;
   readonly operation?: string;
+  readonly signal?: AbortSignal;
   /** Between the reading and the barrier. */
   readonly beforeSettle?: () => void | Promise<void>;
 };
@@ -89,7 +90,8 @@ export class Rig implements AsyncDisposable {
   readonly folder = temporaryFolder();
   readonly root = join(this.folder.path, "data");
   readonly site: MemorySite;
-  readonly door: Site;
+  /** What backups go through; reads go to the site itself. */
+  door: Site;
   catalog = Catalog.open(realDatabases, ":memory:");
   readonly node: string;
   clock: Clock = realClock;
@@ -196,6 +198,7 @@ export class Rig implements AsyncDisposable {
       claims: options.claims ?? localClaims(),
       operation: options.operation,
       lookUpAll: options.lookUpAll ?? false,
+      signal: options.signal,
     });
     for (const volume of options.volumes ?? [this.volume(files, options.volume)]) {
       await backup.storeVolume(volume);

@@ -68,9 +68,9 @@ test("a manifest is read by what the entry names, and must be of that backup", a
   await site.put(`manifest/${id}-7`, bytes);
   const ref = { id, birth: 7, sizeBytes: bytes.length };
   expect(await readManifest(site, { backup: manifest.backup, manifest: ref })).toEqual(manifest);
-  expect(readManifest(site, { backup: "02".repeat(16), manifest: ref })).rejects.toThrow("another");
+  const other = readManifest(site, { backup: "02".repeat(16), manifest: ref });
+  expect(String(await other.catch((error: unknown) => error))).toContain("another");
   const missing = { ...ref, birth: 8 };
-  expect(readManifest(site, { backup: manifest.backup, manifest: missing })).rejects.toThrow(
-    "is missing",
-  );
+  const absent = readManifest(site, { backup: manifest.backup, manifest: missing });
+  expect(String(await absent.catch((error: unknown) => error))).toContain("is missing");
 });
