@@ -23,12 +23,19 @@ export type CleanupRequest = {
   readonly undoWindowMs?: number;
 };
 
+/** Operations that are known to have ended: what they held may go. */
+export type EndedOperations = {
+  readonly operations: ReadonlySet<string>;
+  /** Of these, those that pinned a backup for as long as they ran; people's pins stay. */
+  readonly restores: ReadonlySet<string>;
+};
+
 /** Plans a cleanup and, unless it is a dry run, does it. */
 export async function runCleanupOperation(
   parts: CoordinatorParts,
   context: OperationContext,
   request: CleanupRequest,
-  ended: ReadonlySet<string>,
+  ended: EndedOperations,
 ): Promise<JsonValue> {
   const { repository, config, doors } = parts;
   context.progress({ phase: "plan" });
@@ -39,7 +46,8 @@ export async function runCleanupOperation(
     policy: request.retention ?? config.retention,
     undoWindowMs: request.undoWindowMs ?? config.undoWindowMs,
     keepSilentMs: config.undoWindowMs,
-    endedOperations: ended,
+    endedOperations: ended.operations,
+    endedPins: ended.restores,
     now: doors.clock.now(),
     operation: context.id,
     sweep: request.sweep ?? false,
@@ -56,7 +64,7 @@ export async function runCleanupOperation(
   return result as unknown as JsonValue;
 }
 
-/** Verifies one backup or all; fails the operation with `damaged` if anything is wrong. */
+/** Verifies one backup or all; the report says what is wrong. */
 export async function runVerifyOperation(
   parts: CoordinatorParts,
   context: OperationContext,
@@ -78,7 +86,7 @@ export async function runVerifyOperation(
     onProgress: (progress) =>
       context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
   });
-  return report;
+  return report as unknown as JsonValue;
 }
 
 /** Forgets, brings back, pins or unpins backups, all or none found by name first. */

@@ -1,0 +1,242 @@
+/**
+ * A whole cluster in one process: real members over simulated doors, one store that survives all of
+ * them, virtual time, one seed. It knows how to start operations, to let things go wrong meanwhile,
+ * to heal everything, and to look with fresh eyes at what the store holds.
+ */
+import { toAppError } from "../../src/base/error.ts";
+import { Repository } from "../../src/cas/repository.ts";
+import { openOffline } from "../../src/cluster/offline.ts";
+import type { BackupSummary } from "../../src/cluster/backup-summary.ts";
+import type { OperationRecord } from "../../src/cluster/operations.ts";
+import { PROTOCOL_VERSION } from "../../src/cluster/protocol.ts";
+import { writeRegistry } from "../../src/products/scripted-registry.ts";
+import { FaultySite } from "../../src/sites/faulty-site.ts";
+import type { FaultName } from "../../src/sites/faulty-site.ts";
+import { MemorySite } from "../../src/sites/memory-site.ts";
+import { ToyDatabase } from "../products/toy-database.ts";
+import { seededRandom } from "../sites/still-clock.ts";
+import { MemoryFileSystem } from "./memory-file-system.ts";
+import { CALM_NETWORK, SimulatedNetwork } from "./simulated-network.ts";
+import { PRODUCT_ROOT, SimulatedNode } from "./simulated-node.ts";
+import type { NodeWorld, SimulatedProduct } from "./simulated-node.ts";
+import { databasesOf, ProcessLife } from "./simulated-process.ts";
+import { VirtualClock } from "./virtual-clock.ts";
+
+/** What a cluster is made of. */
+export type SimulatedClusterOptions = {
+  readonly seed: number;
+  readonly nodeCount: number;
+  readonly product: SimulatedProduct;
+  readonly degraded?: boolean;
+};
+
+/** A backup as a fresh reader finds it in the store. */
+export type FoundBackup = BackupSummary;
+
+/** No operation may take longer, whatever goes wrong. */
+const OPERATION_MS_MAX = 12 * 3_600_000;
+/** All leases have ended by then. */
+const LEASES_END_MS = 130_000;
+
+/** The cluster and its world. */
+export class SimulatedCluster {
+  readonly clock = new VirtualClock();
+  readonly store = new MemorySite("store");
+  readonly random;
+  readonly network: SimulatedNetwork;
+  readonly nodes: SimulatedNode[] = [];
+  readonly toys = new Map<string, ToyDatabase>();
+  readonly product: SimulatedProduct;
+  /** Rates of faults of the site, for all nodes. */
+  siteRates: Partial<Record<FaultName, number>> = {};
+  readonly faults: Record<string, number> = {};
+  registryRevision = 1;
+  #trace = 0n;
+
+  private constructor(options: SimulatedClusterOptions) {
+    const { seed, nodeCount, product, degraded = false } = options;
+    this.product = product;
+    this.random = seededRandom(seed);
+    const note = (line: string): void => this.note(line);
+    this.network = new SimulatedNetwork(this.clock, seededRandom(seed + 1_000_003), note);
+    const names = Array.from({ length: nodeCount }, (_, index) => "abcdefg"[index]!);
+    const addresses = names.map((name, index) => ({
+      name,
+      address: `sim://${name}`,
+      zone: `z${index % 2}`,
+    }));
+    const { clock, network } = this;
+    const world: NodeWorld = { clock, network, product, addresses, degraded, note };
+    for (const [index, address] of addresses.entries()) {
+      const site = this.#openSite(seed * 31 + index);
+      this.nodes.push(new SimulatedNode({ world, address, site, seed: seed * 37 + index }));
+    }
+  }
+
+  /** A cluster with an empty repository, all nodes up, some data on each. */
+  static async create(options: SimulatedClusterOptions): Promise<SimulatedCluster> {
+    const cluster = new SimulatedCluster(options);
+    const { clock, store, random } = cluster;
+    const chunker = { rule: "astacus-cdc-1", averageSizeBytes: 8192 } as const;
+    await clock.run(Repository.init(store, { doors: { clock, random }, chunker }));
+    for (const node of cluster.nodes) {
+      cluster.openToy(node);
+      await clock.run(node.start());
+    }
+    return cluster;
+  }
+
+  /** One number for all that has happened: equal for two runs of one seed. */
+  get trace(): string {
+    return this.#trace.toString(16);
+  }
+
+  note(line: string): void {
+    this.#trace = Bun.hash.wyhash(`${line} ${this.clock.monotonic()}`, this.#trace);
+  }
+
+  /** Counts something that went wrong on purpose. */
+  countFault(name: string): void {
+    this.faults[name] = (this.faults[name] ?? 0) + 1;
+    this.note(name);
+  }
+
+  /** A number from 0 to `count` - 1. */
+  draw(count: number): number {
+    return Math.floor(this.random.fraction() * count);
+  }
+
+  pick<T>(items: readonly T[]): T {
+    return items[this.draw(items.length)]!;
+  }
+
+  chance(share: number): boolean {
+    return this.random.fraction() < share;
+  }
+
+  /** Starts the toy on a node's disk, where there is one. */
+  openToy(node: SimulatedNode): void {
+    if (this.product !== "scripted") return;
+    this.toys.set(node.name, new ToyDatabase(node.files, PRODUCT_ROOT).start());
+    this.writeRegistries();
+  }
+
+  /** All nodes have a copy of the toy's registry. */
+  writeRegistries(): void {
+    if (this.product !== "scripted") return;
+    const members = Object.fromEntries(
+      this.nodes.map((node, index) => [node.name, { shards: [index] }]),
+    );
+    const registry = { revision: this.registryRevision, members };
+    for (const { files, name } of this.nodes) {
+      writeRegistry(files, `${PRODUCT_ROOT}/registry.json`, registry, { node: name });
+    }
+  }
+
+  /** The record of an operation that ended; undefined if its coordinator died. */
+  async end(node: SimulatedNode, started: OperationRecord): Promise<OperationRecord | undefined> {
+    const { member, life } = node;
+    const died = new Promise<undefined>((resolve) => {
+      life.onDeath(() => resolve(undefined));
+    });
+    const ended = Promise.race([member.operations.wait(started.id), died]);
+    const record = await this.clock.run(ended, OPERATION_MS_MAX);
+    this.note(`end ${started.kind} ${record?.state ?? "coordinator died"}`);
+    return record;
+  }
+
+  /** Ends every fault, brings every node back, and waits until no lease is left. */
+  async heal(): Promise<void> {
+    this.siteRates = {};
+    for (const { site } of this.nodes) {
+      site.setCalm(true);
+      site.setCalm(false);
+    }
+    this.network.rates = CALM_NETWORK;
+    this.network.heal();
+    for (const node of this.nodes) {
+      node.files.setCapacity(2 ** 40);
+      if (!node.isUp) await this.clock.run(this.restart(node), OPERATION_MS_MAX);
+    }
+    await this.clock.pass(LEASES_END_MS);
+    for (const node of this.nodes) {
+      const hello = { protocol: PROTOCOL_VERSION, cluster: "simulated", version: "1" };
+      const options = { signal: new AbortController().signal, emit: () => undefined };
+      const answer = (await this.clock.run(node.member.handle("hello", hello, options))) as {
+        lease: unknown;
+      };
+      if (answer.lease !== null) throw new Error(`node ${node.name} still holds a lease`);
+    }
+  }
+
+  /** Starts a node again until it works. */
+  async restart(node: SimulatedNode): Promise<void> {
+    node.kill();
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        await node.start();
+        return;
+      } catch (thrown) {
+        const error = toAppError(thrown);
+        if (!error.retryable || attempt > 50) throw thrown;
+        node.kill();
+        await this.clock.sleep(3000);
+      }
+    }
+  }
+
+  /** What is listed, as somebody sees it who knows nothing but the store. */
+  async listed(): Promise<FoundBackup[]> {
+    return await this.clock.run(
+      this.#withReader(async (reader) => reader.listBackups({ forgotten: false })),
+    );
+  }
+
+  /** Every id that the log ever took, for those who were told of success. */
+  async everListed(): Promise<ReadonlySet<string>> {
+    return await this.clock.run(
+      this.#withReader(async (reader) => {
+        const all = reader.listBackups({ forgotten: true });
+        return new Set(all.map(({ name }) => name));
+      }),
+    );
+  }
+
+  /** A backup on an empty disk: `/r/NODE/VOLUME`. */
+  async restoreAside(backup: string): Promise<MemoryFileSystem> {
+    const { clock } = this;
+    const files = new MemoryFileSystem({ clock });
+    files.makeDirectory("/r");
+    const request = { backup, target: "/r", ownerPolicy: "recorded", incomplete: true } as const;
+    await clock.run(this.#withReader((reader) => reader.restoreTo(request), files));
+    return files;
+  }
+
+  async #withReader<T>(
+    work: (reader: Awaited<ReturnType<typeof openOffline>>) => Promise<T>,
+    files = new MemoryFileSystem({ clock: this.clock }),
+  ): Promise<T> {
+    const databases = databasesOf(new Map(), new ProcessLife());
+    using reader = await openOffline({
+      site: this.store,
+      doors: { clock: this.clock, random: seededRandom(1), files, databases },
+      tempFolder: "/t",
+      cluster: "simulated",
+      retention: { minimum: 1000 },
+      concurrency: 4,
+    });
+    return await work(reader);
+  }
+
+  #openSite(seed: number): FaultySite {
+    const random = seededRandom(seed);
+    const rates = this.#ratesView();
+    const site = new FaultySite(this.store, { random, clock: this.clock, rates });
+    return site;
+  }
+
+  /** The site asks its rates at each call; what holds for the cluster now is what it gets. */
+  #ratesView(): Partial<Record<FaultName, number>> {
+    return new Proxy({}, { get: (_, name) => this.siteRates[name as FaultName] });
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * One node of a simulated cluster: a disk, SQLite files and a product that outlive its processes, and
+ * at most one process: the real `Member` behind simulated doors. A process may be killed at any
+ * moment and started again.
+ */
+import { openInlinePlane } from "../../src/cas/plane.ts";
+import type { ChunkerSettings } from "../../src/cas/chunker.ts";
+import type { MemberConfig } from "../../src/cluster/member-config.ts";
+import { Member } from "../../src/cluster/member.ts";
+import type { NodeAddress } from "../../src/cluster/network.ts";
+import { createProduct } from "../../src/products/create-product.ts";
+import type { Doors } from "../../src/base/doors.ts";
+import type { FaultySite } from "../../src/sites/faulty-site.ts";
+import { retryingSite } from "../../src/sites/retrying-site.ts";
+import { seededRandom } from "../sites/still-clock.ts";
+import { MemoryFileSystem } from "./memory-file-system.ts";
+import type { SimulatedNetwork } from "./simulated-network.ts";
+import type { DatabaseImages } from "./simulated-process.ts";
+import { clockOf, databasesOf, filesOf, ProcessLife, siteOf } from "./simulated-process.ts";
+import type { VirtualClock } from "./virtual-clock.ts";
+
+/** Where a node keeps its own things, and the data that it backs up. */
+export const DATA_FOLDER = "/node";
+export const PRODUCT_ROOT = "/data/product";
+const SCRATCH_FOLDER = "/data/captures";
+
+/** Which product a simulated cluster has. */
+export type SimulatedProduct = "files" | "scripted";
+
+/** What all nodes share. */
+export type NodeWorld = {
+  readonly clock: VirtualClock;
+  readonly network: SimulatedNetwork;
+  readonly product: SimulatedProduct;
+  readonly addresses: readonly NodeAddress[];
+  readonly degraded: boolean;
+  readonly note: (line: string) => void;
+};
+
+/** What a node is made with. */
+export type SimulatedNodeOptions = {
+  readonly world: NodeWorld;
+  readonly address: NodeAddress;
+  readonly site: FaultySite;
+  readonly seed: number;
+};
+
+/** A node. */
+export class SimulatedNode {
+  readonly name: string;
+  readonly site: FaultySite;
+  files: MemoryFileSystem;
+  readonly images: DatabaseImages = new Map();
+  version = "1.0.0";
+  readonly #options: SimulatedNodeOptions;
+  #life: ProcessLife | undefined;
+  #member: Member | undefined;
+  #startCount = 0;
+
+  constructor(options: SimulatedNodeOptions) {
+    this.#options = options;
+    this.name = options.address.name;
+    this.site = options.site;
+    this.files = this.#freshDisk();
+  }
+
+  get isUp(): boolean {
+    return this.#member !== undefined;
+  }
+
+  /** The process that runs; throws if none does. */
+  get member(): Member {
+    if (this.#member === undefined) throw new Error(`node ${this.name} is down`);
+    return this.#member;
+  }
+
+  /** The switch of the process that runs. */
+  get life(): ProcessLife {
+    if (this.#life === undefined) throw new Error(`node ${this.name} is down`);
+    return this.#life;
+  }
+
+  /** Starts a process; `hook` sees its calls from the first one on. */
+  async start(hook?: ProcessLife["hook"]): Promise<void> {
+    const { world, address, seed } = this.#options;
+    this.#startCount += 1;
+    world.note(`start ${this.name}`);
+    const life = new ProcessLife();
+    life.hook = hook;
+    this.#life = life;
+    const random = seededRandom(seed * 1000 + this.#startCount);
+    const clock = clockOf(world.clock, life);
+    const doors: Doors = {
+      clock,
+      random,
+      files: filesOf(this.files, life),
+      databases: databasesOf(this.images, life),
+      network: world.network.doorOf(address.address, life),
+      outside: { run: noOutside, fetch: noOutside },
+    };
+    const wire = { clock: world.clock, random: seededRandom(seed + 77), latencyMs: 6 };
+    const site = retryingSite(siteOf(this.site, life, wire), { clock, random });
+    const config = this.#config();
+    const member = await Member.open({
+      config,
+      doors,
+      site,
+      product: createProduct(this.#productConfig()),
+      version: this.version,
+      openPlane: () =>
+        openInlinePlane(doors, {
+          ...config.backup,
+          chunker: this.member.repository.header.chunker as ChunkerSettings,
+        }),
+    });
+    if (!life.isAlive) return;
+    this.#member = member;
+    world.network.listen(address.address, {
+      life,
+      handle: (method, body, options) => member.handle(method, body, options),
+    });
+  }
+
+  /** The process dies at once; the disk is as programs saw it. */
+  kill(): void {
+    if (this.#life === undefined) return;
+    this.#options.world.note(`kill ${this.name}`);
+    this.#life.kill();
+    this.#life = undefined;
+    this.#member = undefined;
+    this.files.dropHandles();
+  }
+
+  /** Another machine takes the node's place: an empty disk, nothing remembered. */
+  replace(): void {
+    this.kill();
+    this.images.clear();
+    this.files = this.#freshDisk();
+  }
+
+  #freshDisk(): MemoryFileSystem {
+    const files = new MemoryFileSystem({ clock: this.#options.world.clock });
+    for (const folder of [DATA_FOLDER, "/data", PRODUCT_ROOT]) files.makeDirectory(folder);
+    return files;
+  }
+
+  #config(): MemberConfig {
+    const { world } = this.#options;
+    return {
+      cluster: "simulated",
+      node: this.name,
+      nodes: world.addresses,
+      dataFolder: DATA_FOLDER,
+      scratchFolder: SCRATCH_FOLDER,
+      backup: {
+        workers: 0,
+        packSizeBytes: 64 * 1024,
+        frameSizeBytes: 16 * 1024,
+        compressionLevel: 1,
+        keepEveryBytes: 96 * 1024,
+        lookUpEvery: 5,
+        rereadShare: 0,
+        uploadsMax: 2,
+        batchSizeBytes: 64 * 1024,
+        attempts: 3,
+        degraded: world.degraded,
+        minimumFreeSpaceBytes: 0,
+      },
+      restore: { owner: "recorded", concurrency: 3 },
+      retention: { minimum: 1000 },
+      undoWindowMs: 3_600_000,
+      nodePatienceMs: 60_000,
+    };
+  }
+
+  #productConfig(): Parameters<typeof createProduct>[0] {
+    const root = PRODUCT_ROOT;
+    if (this.#options.world.product === "files") {
+      return { type: "files", root, volume: "root", unreadable: "incomplete" };
+    }
+    return { type: "scripted", root, settings: { whenRunning: "stop" } };
+  }
+}
+
+function noOutside(): never {
+  throw new Error("simulated products need no outside");
+}
