@@ -107,16 +107,18 @@ function renderDetail(detail: BackupDetail): string {
       { title: "SIZE", isNumber: true },
       { title: "ROOT" },
     ],
-    detail.shares.flatMap((share) =>
-      share.volumes.map((volume) => [
-        share.name,
-        share.zone,
-        volume.name,
-        count(volume.files),
-        size(volume.bytes),
-        volume.root,
-      ]),
-    ),
+    detail.shares
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+      .flatMap((share) =>
+        share.volumes.map((volume) => [
+          share.name,
+          share.zone,
+          volume.name,
+          count(volume.files),
+          size(volume.bytes),
+          volume.root,
+        ]),
+      ),
   );
   return [pairs, "", shares, ...renderProblems(detail)].join("\n");
 }

@@ -72,7 +72,7 @@ function isEmptyFolder(path: string): boolean {
   }
 }
 
-function whole(progress: { files: number; bytes: number; bytesTotal: number }) {
+function whole(progress: { files: number; bytes: number; bytesTotal?: number }) {
   const none = { readBytes: 0, newBytes: 0, storedBytes: 0, handled: 0, failed: 0, total: 0 };
   return { phase: "restore", ...none, ...progress, nodes: {} };
 }

@@ -64,11 +64,14 @@ function linesView(terminal: Terminal, now: () => number): ProgressView {
   let shownMs = Number.NEGATIVE_INFINITY;
   return {
     show(progress) {
+      if (progress.phase === "starting") return;
       const isNew = progress.phase !== phase;
       if (!isNew && now() - shownMs < LINE_MS) return;
       phase = progress.phase;
       shownMs = now();
-      terminal.say(`${phase}: ${describeProgress(progress, shownMs - startedMs)}`);
+      const isCounted = progress.files > 0 || progress.bytes > 0;
+      const figures = isCounted ? `: ${describeProgress(progress, shownMs - startedMs)}` : "";
+      terminal.say(`${phase}${figures}`);
     },
     say: (message) => terminal.say(message),
     close: () => {},

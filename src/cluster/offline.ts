@@ -157,10 +157,16 @@ export class Offline implements Disposable {
   /** Puts a backup's files into a folder. */
   async restoreTo(
     request: OfflineRestore,
-    onProgress: (progress: { files: number; bytes: number; bytesTotal: number }) => void = () => {},
+    onProgress: (progress: {
+      files: number;
+      bytes: number;
+      bytesTotal?: number;
+    }) => void = () => {},
   ): Promise<OfflineRestored> {
     const { backup, shares } = await this.#choose(request);
-    const bytesTotal = shares.reduce((sum, share) => sum + share.volume.bytes, 0);
+    const sum = shares.reduce((total, share) => total + share.volume.bytes, 0);
+    // How much of it a filter lets through is not known before.
+    const total = (request.paths ?? []).length === 0 ? { bytesTotal: sum } : {};
     const before = { files: 0, bytes: 0 };
     const source = this.#openSource();
     const volumes: OfflineVolume<RestoreResult>[] = [];
@@ -171,7 +177,7 @@ export class Offline implements Disposable {
         ...this.#restoreOptions(request, share, source),
         random: this.#options.doors.random,
         onProgress: ({ files, bytes }) =>
-          onProgress({ files: before.files + files, bytes: before.bytes + bytes, bytesTotal }),
+          onProgress({ files: before.files + files, bytes: before.bytes + bytes, ...total }),
       });
       before.files += outcome.filesWritten + outcome.filesKept;
       before.bytes += outcome.bytesWritten + outcome.bytesKept;
@@ -200,6 +206,7 @@ export class Offline implements Disposable {
     const manifest = await readManifest(this.#repository.site, record);
     for (const name of request.nodes ?? []) mustHaveNode(manifest, name);
     const shares = manifest.nodes
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1))
       .filter((node) => request.nodes === undefined || request.nodes.includes(node.name))
       .flatMap((node) => node.volumes.map((volume) => ({ node: node.name, volume })));
     const { backup: id, name, complete } = record;

@@ -98,7 +98,8 @@ export async function partialNodes(
 ): Promise<MapPair[] | undefined> {
   const wanted = body.partial_restore_nodes ?? [];
   if (wanted.length === 0) return undefined;
-  const { nodes: shares } = await node.showBackup(body.name);
+  // Answers of nodes come in any order; an index counts in that of their names.
+  const shares = (await node.showBackup(body.name)).nodes.toSorted();
   return wanted.map((one, place) => {
     const from = oneOf(one.backup_index, one.backup_hostname, `${place}: backup`);
     const to = oneOf(one.node_index, one.node_url, `${place}: node`);
