@@ -7,6 +7,7 @@ import { Arrivals, packsGone } from "./arrivals.ts";
 import type { BackupBody, EntryDraft } from "./entry.ts";
 import { type CommitRules, COMMIT_RULES } from "./commit-rules.ts";
 import { AppError } from "../base/error.ts";
+import { decideMoving } from "./moved-on.ts";
 import { getNamedPack } from "./pack-standing.ts";
 import { readBackupUses, type UseSource } from "./pack-uses.ts";
 import type { Repository } from "./repository.ts";
@@ -42,7 +43,9 @@ export async function commitBackup(
   let first: EntryDraft | undefined;
   const decide = async (state: RepositoryState): Promise<EntryDraft> => {
     if (first !== undefined && !rules.redecide) return first;
-    first = await decideBackup(repository, state, draft, { arrivals, signal });
+    const decideAt = (at: RepositoryState): Promise<EntryDraft> =>
+      decideBackup(repository, at, draft, { arrivals, signal });
+    first = await decideMoving(repository, state, { signal, decide: decideAt });
     return first;
   };
   const result = await repository.commit(decide, {

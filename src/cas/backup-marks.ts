@@ -8,6 +8,7 @@ import type { WonCommit } from "./backup-commit.ts";
 import { packsGone } from "./arrivals.ts";
 import { type CommitRules, COMMIT_RULES } from "./commit-rules.ts";
 import type { EntryDraft } from "./entry.ts";
+import { decideMoving } from "./moved-on.ts";
 import { packStanding } from "./pack-standing.ts";
 import { readBackupUses, type UseSource } from "./pack-uses.ts";
 import type { Repository } from "./repository.ts";
@@ -109,7 +110,9 @@ async function commitMark(
   let first: EntryDraft | undefined;
   const result = await repository.commit(
     async (state) => {
-      if (rules.redecide || first === undefined) first = await decide(state);
+      if (rules.redecide || first === undefined) {
+        first = await decideMoving(repository, state, { signal, decide });
+      }
       return first;
     },
     { operation, ...(signal === undefined ? {} : { signal }) },

@@ -1,6 +1,6 @@
 /**
  * Rules of the commit protocol that tests switch off one by one, to see that each is needed: with
- * any of them off, a walk over the real code finds a backup with a hole. Nobody else passes rules.
+ * any of them off, the real code comes to a backup with a hole. Nobody else passes rules.
  */
 
 /** The rules, by what they forbid. */
@@ -9,8 +9,6 @@ export type CommitRules = {
   readonly redecide: boolean;
   /** An undo, and a pin of a forgotten backup, need every pack of the list. */
   readonly undoNeedsPacks: boolean;
-  /** A floor does not fall below the birth of what its entry deletes, nor below the former one. */
-  readonly floorCovers: boolean;
   /** A deleted pack is known as deleted until no current segment mentions it. */
   readonly keepDeleted: boolean;
   /** A repack moves every frame that a listed or pinned backup uses. */
@@ -21,7 +19,6 @@ export type CommitRules = {
 export const COMMIT_RULES: CommitRules = {
   redecide: true,
   undoNeedsPacks: true,
-  floorCovers: true,
   keepDeleted: true,
   repackCovers: true,
 };

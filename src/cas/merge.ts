@@ -6,8 +6,9 @@
  * been read. Memory: the rows of one merge, about 80 MiB; ids of deleted packs.
  */
 import { type CommitRules, COMMIT_RULES } from "./commit-rules.ts";
+import { getSegment } from "./moved-on.ts";
 import type { DecodedSegment, EncodedSegment, SegmentChunk, SegmentPack } from "./index-segment.ts";
-import { comparePlaces, decodeSegment, encodeSortedSegment } from "./index-segment.ts";
+import { comparePlaces, encodeSortedSegment } from "./index-segment.ts";
 import { SEGMENT_CHUNK_COUNT_MAX, segmentKey } from "./index-segment.ts";
 import type { Repository } from "./repository.ts";
 import { isDeletedPack } from "./state.ts";
@@ -98,7 +99,11 @@ async function merge(
   const { mentions, operation, signal, rules = COMMIT_RULES } = options;
   const birth = repository.state.sequence;
   const decoded: DecodedSegment[] = [];
-  for (const ref of group) decoded.push(await readSegment(repository, ref, signal));
+  for (const ref of group) {
+    const segment = await getSegment(repository, ref, signal);
+    if (segment === undefined) return undefined;
+    decoded.push(segment);
+  }
   const merged = mergeSegments(repository.state, decoded);
   const isEmpty = merged.packs === 0;
   const output = isEmpty ? null : { id: merged.id, birth, ...sizesOf(merged) };
@@ -181,8 +186,10 @@ class Mentions {
     this.#known ??= new Map([...state.deleted].map(([pack, { sequence }]) => [pack, sequence]));
     for (const ref of state.segments.values()) {
       if (this.#deleted.has(ref.id)) continue;
-      const { packs } = await readSegment(this.#repository, ref, this.#signal);
-      const deleted = packs.filter(({ id, birth }) => isDeletedPack(state, id, birth));
+      const segment = await getSegment(this.#repository, ref, this.#signal);
+      // Replaced meanwhile: what is decided on this state is decided again.
+      if (segment === undefined) continue;
+      const deleted = segment.packs.filter(({ id, birth }) => isDeletedPack(state, id, birth));
       this.#deleted.set(
         ref.id,
         deleted.map(({ id }) => id),
@@ -239,16 +246,6 @@ function cutGroups(segments: readonly CurrentSegment[]): MergeGroup[] {
 function sizeClass(chunks: number): number {
   const bits = Math.floor(Math.log2(Math.max(chunks, 1)));
   return Math.max(0, Math.ceil((bits - SIZE_CLASS_CHUNKS_MIN_BITS) / SIZE_CLASS_FACTOR_BITS));
-}
-
-async function readSegment(
-  repository: Repository,
-  { id, birth }: { readonly id: string; readonly birth: number },
-  signal: AbortSignal | undefined,
-): Promise<DecodedSegment> {
-  const key = segmentKey(id, birth);
-  const bytes = await repository.site.get(key, signal === undefined ? {} : { signal });
-  return decodeSegment(bytes ?? new Uint8Array(), id);
 }
 
 function sizesOf(segment: { bytes: Uint8Array; packs: number; chunks: number }): {

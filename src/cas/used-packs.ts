@@ -9,7 +9,7 @@ import type { Database, Statement } from "bun:sqlite";
 import { AppError, toAppError } from "../base/error.ts";
 import { fromHex } from "../base/hex.ts";
 import { ByteReader, idKey } from "./bytes.ts";
-import { decodeSegment, segmentKey } from "./index-segment.ts";
+import { getSegment } from "./moved-on.ts";
 import type { PackUse } from "./pack-list.ts";
 import { decodePackUse } from "./pack-list.ts";
 import { movedPacks } from "./pack-uses.ts";
@@ -37,6 +37,8 @@ type Group = {
   readonly moved: ReadonlyMap<string, readonly string[]>;
   readonly visited: Set<string>;
 };
+
+type Add = (signal: AbortSignal | undefined) => Promise<void>;
 
 const NOTHING: Without = { backups: new Set(), keeps: new Set() };
 
@@ -92,26 +94,10 @@ export class UsedPacks implements Disposable {
     options: { readonly without?: Without; readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
     const { without = NOTHING, signal } = options;
-    const wanted = new Map<string, () => Promise<void>>();
-    for (const backup of state.backups.values()) {
-      const isListed = backup.forgotten === undefined && !without.backups.has(backup.backup);
-      if (!isListed && !isPinned(state, backup.backup)) continue;
-      const moves = state.moves.get(backup.backup) ?? [];
-      const way = moves.map(({ sequence }) => sequence).join();
-      wanted.set(`${backup.sequence}/${way}`, async () => {
-        const group = this.#groups.get(way) ?? { moved: movedPacks(moves), visited: new Set() };
-        this.#groups.set(way, group);
-        await this.#addBackup(backup, group, signal);
-      });
+    // What cannot be read any more because the log moved on is read as the newer state names it.
+    for (let at = state; ; at = this.#repository.state) {
+      if (await this.#coverAll(at, without, signal)) return;
     }
-    for (const [operation, keep] of state.keeps) {
-      if (without.keeps.has(operation)) continue;
-      for (const id of keep.segments) {
-        wanted.set(id, async () => await this.#addSegment(state, id, signal));
-      }
-    }
-    for (const key of this.#unreadable.keys()) if (!wanted.has(key)) this.#unreadable.delete(key);
-    for (const [key, add] of wanted) await this.#cover(key, add);
   }
 
   /** True if the pack must stay. */
@@ -139,18 +125,53 @@ export class UsedPacks implements Disposable {
     this.#database.run(`DROP TABLE IF EXISTS ${this.#table}`);
   }
 
-  async #cover(key: string, add: () => Promise<void>): Promise<void> {
-    if (this.#covered.has(key)) return;
-    try {
-      await add();
-      this.#covered.add(key);
-      this.#unreadable.delete(key);
-    } catch (thrown) {
-      const error = toAppError(thrown);
-      // Only what is wrong with the repository is an alarm; a site that is away ends the cleanup.
-      if (error.kind !== "damaged" && error.kind !== "not-found") throw thrown;
-      this.#unreadable.set(key, error.message);
+  /** What the state names, by a key that tells how it is read. */
+  #listWanted(state: RepositoryState, without: Without): Map<string, Add> {
+    const wanted = new Map<string, Add>();
+    for (const backup of state.backups.values()) {
+      const isListed = backup.forgotten === undefined && !without.backups.has(backup.backup);
+      if (!isListed && !isPinned(state, backup.backup)) continue;
+      const moves = state.moves.get(backup.backup) ?? [];
+      const way = moves.map(({ sequence }) => sequence).join();
+      wanted.set(`${backup.sequence}/${way}`, async (signal) => {
+        const group = this.#groups.get(way) ?? { moved: movedPacks(moves), visited: new Set() };
+        this.#groups.set(way, group);
+        await this.#addBackup(backup, group, signal);
+      });
     }
+    for (const [operation, keep] of state.keeps) {
+      if (without.keeps.has(operation)) continue;
+      for (const id of keep.segments) {
+        wanted.set(id, async (signal) => await this.#addSegment(state, id, signal));
+      }
+    }
+    return wanted;
+  }
+
+  /** True if all that the state names is covered, or is known to be unreadable. */
+  async #coverAll(
+    state: RepositoryState,
+    without: Without,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    const wanted = this.#listWanted(state, without);
+    for (const key of this.#unreadable.keys()) if (!wanted.has(key)) this.#unreadable.delete(key);
+    for (const [key, add] of wanted) {
+      if (this.#covered.has(key)) continue;
+      try {
+        await add(signal);
+        this.#covered.add(key);
+        this.#unreadable.delete(key);
+      } catch (thrown) {
+        const error = toAppError(thrown);
+        // Only what is wrong with the repository is an alarm; a site that is away ends the cleanup.
+        if (error.kind !== "damaged" && error.kind !== "not-found") throw thrown;
+        const now = await this.#repository.catchUp(signal);
+        if (!this.#listWanted(now, without).has(key)) return false;
+        this.#unreadable.set(key, error.message);
+      }
+    }
+    return true;
   }
 
   async #addBackup(
@@ -171,13 +192,13 @@ export class UsedPacks implements Disposable {
     visited: string[],
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const fetch = async (id: Uint8Array, length: number): Promise<Uint8Array> =>
+    const read = async (id: Uint8Array, length: number): Promise<Uint8Array> =>
       await this.#source.fetch(id, length, signal);
     const skip = (key: string): boolean => group.visited.has(key);
-    for await (const node of listTreeNodes(root, fetch, { skip, signal })) {
+    for await (const node of listTreeNodes(root, read, { skip, signal })) {
       visited.push(idKey(node.id));
       if (node.level > 0) continue;
-      const uses = decodeLeaf(await fetch(node.id, node.length));
+      const uses = decodeLeaf(await read(node.id, node.length));
       this.#addWhole(uses.flatMap(({ pack }) => group.moved.get(pack) ?? []));
       this.#addUses(uses.filter(({ pack }) => !group.moved.has(pack)));
     }
@@ -189,19 +210,14 @@ export class UsedPacks implements Disposable {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const ref = state.segments.get(id);
-    const key = ref === undefined ? undefined : segmentKey(id, ref.birth);
-    const bytes =
-      key === undefined
-        ? undefined
-        : await this.#repository.site.get(key, signal === undefined ? {} : { signal });
-    if (bytes === undefined) {
+    const segment = ref && (await getSegment(this.#repository, ref, signal));
+    if (segment === undefined) {
       throw new AppError("damaged", `Segment ${id}, which a keep names, is missing.`, {
         guidance: "Run `astacus verify`; drop the keep if its operation has ended.",
         context: { segment: id },
       });
     }
-    const { packs } = decodeSegment(bytes, id);
-    this.#write(packs.map((pack) => [pack.id, { isKept: 1 }]));
+    this.#write(segment.packs.map((pack) => [pack.id, { isKept: 1 }]));
   }
 
   #addWhole(packs: readonly string[]): void {

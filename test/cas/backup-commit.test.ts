@@ -2,11 +2,12 @@
  * Commits of backups by writers that slept: what they planned with may be retired or gone.
  */
 import { describe, expect, test } from "bun:test";
-import { forgetBackups, pinBackup, undoForget } from "../../src/cas/backup-marks.ts";
+import { pinBackup, undoForget } from "../../src/cas/backup-marks.ts";
+import { COMMIT_RULES } from "../../src/cas/commit-rules.ts";
 import { drawId } from "../../src/cas/ids.ts";
 import type { SmallNode } from "./small-backups.ts";
 import { openSource } from "./small-backups.ts";
-import { SmallWorld } from "./small-world.ts";
+import { caught, InterposedSite, SmallWorld } from "./small-world.ts";
 
 describe("a writer that slept", () => {
   test("revives what was retired meanwhile", async () => {
@@ -14,7 +15,7 @@ describe("a writer that slept", () => {
     const [writer, cleaner] = [await world.open(), await world.open()];
     const first = await world.backup(cleaner, [1, 2, 3]);
     const sleeping = await world.store(writer, [1, 2, 3, 4]);
-    await forget(world, cleaner, first);
+    await world.forget(cleaner, first);
     expect((await world.cleanup(cleaner)).retired.packs).toBeGreaterThan(0);
     await world.commit(writer, sleeping);
     expect(writer.repository.state.backups.get(sleeping.draft.backup)?.revived).not.toEqual([]);
@@ -28,10 +29,32 @@ describe("a writer that slept", () => {
     const first = await world.backup(cleaner, [1, 2, 3]);
     await world.backup(cleaner, [9]);
     const sleeping = await world.store(writer, [1, 2, 3, 4]);
-    await forget(world, cleaner, first);
+    await world.forget(cleaner, first);
     for (const _ of [1, 2, 3]) await world.cleanup(cleaner);
     await expectReason(world.commit(writer, sleeping), "packs-gone");
     expect(await world.check()).toBe(1);
+  });
+
+  test("decides again at each entry, and without that rule commits a hole", async () => {
+    const race = async (redecide: boolean): Promise<void> => {
+      using world = await SmallWorld.create();
+      const site = new InterposedSite("other", world.site.objects);
+      const [writer, cleaner] = [await world.open(site), await world.open()];
+      const first = await world.backup(cleaner, [1, 2, 3]);
+      await world.backup(cleaner, [9]);
+      // What it sends itself is born above the floor.
+      const note = { kind: "note", body: { text: "" } } as const;
+      await cleaner.repository.commit(() => note, { operation: drawId(world.random) });
+      const late = await world.store(writer, [1, 2, 3]);
+      site.onEntry = async () => {
+        await world.forget(cleaner, first);
+        for (const _ of [1, 2, 3]) await world.cleanup(cleaner);
+      };
+      await world.commit(writer, late, { rules: { ...COMMIT_RULES, redecide } });
+      await world.check();
+    };
+    await expectReason(race(true), "packs-gone");
+    expect(await caught(race(false))).toMatchObject({ kind: "damaged" });
   });
 
   test("is refused when what it sent fell below the floor", async () => {
@@ -70,7 +93,7 @@ describe("marks", () => {
     using world = await SmallWorld.create();
     const node = await world.open();
     const first = await world.backup(node, [1, 2, 3]);
-    await forget(world, node, first);
+    await world.forget(node, first);
     await world.cleanup(node);
     expect(node.repository.state.retired.size).toBeGreaterThan(0);
     const operation = drawId(world.random);
@@ -85,19 +108,24 @@ describe("marks", () => {
     const node = await world.open();
     const first = await world.backup(node, [1, 2, 3]);
     await world.backup(node, [9]);
-    await forget(world, node, first);
+    await world.forget(node, first);
     await world.cleanup(node);
     const { repository } = node;
-    const pack = [...repository.state.retired.keys()].slice(0, 1);
+    const retired = [...repository.state.retired.keys()];
+    const pack = retired.filter((id) => repository.index.findPack(id)?.kind === "data");
     const operation = drawId(world.random);
     const { sequence: floor } = repository.state;
     await repository.commit(() => ({ kind: "delete", body: { packs: pack, backups: [], floor } }), {
       operation,
     });
     const source = (): SmallNode["source"] => openSource(repository);
-    await expectReason(undoForget(repository, source, { backup: first, operation }), "packs-gone");
+    const undo = { backup: first, operation };
+    await expectReason(undoForget(repository, source, undo), "packs-gone");
     const pin = { backup: first, pin: "p", reason: "test", operation };
     await expectReason(pinBackup(repository, source, pin), "packs-gone");
+    const rules = { ...COMMIT_RULES, undoNeedsPacks: false };
+    await undoForget(repository, source, { ...undo, rules });
+    expect(await caught(world.check())).toMatchObject({ kind: "damaged" });
   });
 
   test("a pinned backup is not forgotten, and a forgotten one may be pinned", async () => {
@@ -108,8 +136,8 @@ describe("marks", () => {
     const source = (): SmallNode["source"] => node.source;
     const pin = { pin: "p", reason: "test", operation };
     await pinBackup(node.repository, source, { ...pin, backup: first });
-    expect(forget(world, node, first)).rejects.toMatchObject({ kind: "refused" });
-    await forget(world, node, second);
+    expect(await caught(world.forget(node, first))).toMatchObject({ kind: "refused" });
+    await world.forget(node, second);
     await world.cleanup(node);
     await pinBackup(node.repository, source, { ...pin, pin: "q", backup: second });
     for (const _ of [1, 2, 3]) await world.cleanup(node);
@@ -118,16 +146,6 @@ describe("marks", () => {
   });
 });
 
-async function forget(world: SmallWorld, node: SmallNode, backup: string): Promise<void> {
-  const operation = drawId(world.random);
-  const how = { reason: "test", scope: "all", operation } as const;
-  await forgetBackups(node.repository, { backups: [backup], ...how });
-}
-
 async function expectReason(promise: Promise<unknown>, reason: string): Promise<void> {
-  const error: unknown = await promise.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  expect(error).toMatchObject({ kind: "conflict", context: { reason } });
+  expect(await caught(promise)).toMatchObject({ kind: "conflict", context: { reason } });
 }

@@ -133,8 +133,15 @@ export async function storeSmall(
   await repository.putObject(manifestKey(id, manifestBirth), manifest);
   await options.onSent?.();
   const draft: BackupDraft = {
-    ...{ backup, name, cluster: "test", product: "files", started: ended, ended },
-    ...{ complete: true, problems: 0, plannedAt: birth },
+    backup,
+    name,
+    cluster: "test",
+    product: "files",
+    started: ended,
+    ended,
+    complete: true,
+    problems: 0,
+    plannedAt: birth,
     manifest: { id, birth: manifestBirth, sizeBytes: manifest.length },
     segments,
     lists: [{ node: "a", root: made.list }],

@@ -4,19 +4,39 @@
  */
 import { Repository } from "../../src/cas/repository.ts";
 import { commitBackup } from "../../src/cas/backup-commit.ts";
+import { forgetBackups } from "../../src/cas/backup-marks.ts";
 import type { CleanupOptions, CleanupReport } from "../../src/cas/cleanup.ts";
 import { runCleanup } from "../../src/cas/cleanup.ts";
 import type { CommitRules } from "../../src/cas/commit-rules.ts";
 import { drawId } from "../../src/cas/ids.ts";
 import { isPinned } from "../../src/cas/state.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
-import type { Site } from "../../src/sites/site.ts";
+import type { Site, SiteCall } from "../../src/sites/site.ts";
 import { seededRandom, StillClock } from "../sites/still-clock.ts";
 import type { SmallBackup, SmallNode } from "./small-backups.ts";
 import { openNode, readSmall, storeSmall } from "./small-backups.ts";
 
 /** Keeps what is kept by name only. */
 export const KEEP_ALL = { minimum: 1000 };
+
+/** Another opening of a site, on which something happens just before the next log entry arrives. */
+export class InterposedSite extends MemorySite {
+  /** Called once, when an entry is on its way. */
+  onEntry: (() => Promise<void>) | undefined;
+
+  override async put(
+    key: string,
+    bytes: Uint8Array,
+    options: SiteCall & { readonly sha256?: string } = {},
+  ): Promise<"created" | "exists"> {
+    if (key.startsWith("log/")) {
+      const happen = this.onEntry;
+      this.onEntry = undefined;
+      await happen?.();
+    }
+    return await super.put(key, bytes, options);
+  }
+}
 
 /** A site, a clock, a node. */
 export class SmallWorld implements Disposable {
@@ -97,7 +117,24 @@ export class SmallWorld implements Disposable {
     return count;
   }
 
+  /** Forgets a backup by name. */
+  async forget(node: SmallNode, backup: string): Promise<void> {
+    const operation = drawId(this.random);
+    const how = { reason: "by name", scope: "all", operation } as const;
+    await forgetBackups(node.repository, { backups: [backup], ...how });
+  }
+
   [Symbol.dispose](): void {
     for (const node of this.#nodes) node[Symbol.dispose]();
+  }
+}
+
+/** What a promise rejects with; undefined if it does not. */
+export async function caught(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise;
+    return undefined;
+  } catch (thrown) {
+    return thrown;
   }
 }

@@ -17,22 +17,25 @@ export type Distance = {
   readonly lateMs: number;
 };
 
+/** What the line to a site is made of. */
+export type Line = {
+  readonly clock: VirtualClock;
+  readonly random: Random;
+  readonly distance: Distance;
+  /** Told when a put or delete arrives after its sender gave up. */
+  readonly onLate: () => void;
+};
+
 /** A view of a site from far away. */
 export class DistantSite implements Site {
   readonly name = "far";
   readonly location = "memory:far";
-  /** Puts and deletes that arrived after their sender gave up. */
-  lateCount = 0;
   readonly #site: MemorySite;
-  readonly #clock: VirtualClock;
-  readonly #random: Random;
-  readonly #distance: Distance;
+  readonly #line: Line;
 
-  constructor(site: MemorySite, clock: VirtualClock, random: Random, distance: Distance) {
+  constructor(site: MemorySite, line: Line) {
     this.#site = site;
-    this.#clock = clock;
-    this.#random = random;
-    this.#distance = distance;
+    this.#line = line;
   }
 
   async get(
@@ -86,17 +89,17 @@ export class DistantSite implements Site {
   }
 
   async #arriveLate(work: () => Promise<unknown>): Promise<void> {
-    await this.#clock.sleep(this.#random.fraction() * this.#distance.lateMs);
-    this.lateCount += 1;
+    await this.#line.clock.sleep(this.#line.random.fraction() * this.#line.distance.lateMs);
+    this.#line.onLate();
     await work();
   }
 
   async #travel(): Promise<void> {
-    await this.#clock.sleep(this.#random.fraction() * this.#distance.latencyMs);
+    await this.#line.clock.sleep(this.#line.random.fraction() * this.#line.distance.latencyMs);
   }
 
   #draw(): boolean {
-    return this.#random.fraction() < this.#distance.faultRate;
+    return this.#line.random.fraction() < this.#line.distance.faultRate;
   }
 }
 

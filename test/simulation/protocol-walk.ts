@@ -5,7 +5,7 @@
  * backup that is listed or pinned still has all its chunks, and whether all see one history.
  */
 import { AppError } from "../../src/base/error.ts";
-import { fromHex, sha256Hex } from "../../src/base/hex.ts";
+import { fromHex, sha256, sha256Hex } from "../../src/base/hex.ts";
 import { commitBackup } from "../../src/cas/backup-commit.ts";
 import { dropPin, forgetBackups, pinBackup, undoForget } from "../../src/cas/backup-marks.ts";
 import { runCleanup } from "../../src/cas/cleanup.ts";
@@ -24,7 +24,6 @@ import { seededRandom, StillClock } from "../sites/still-clock.ts";
 import type { Distance } from "./distant-site.ts";
 import { DistantSite } from "./distant-site.ts";
 import { VirtualClock } from "./virtual-clock.ts";
-import { sha256 } from "../../src/base/hex.ts";
 
 /** One walk. */
 export type WalkOptions = {
@@ -131,7 +130,8 @@ class Walker {
   async #open(name: string, image: Uint8Array | undefined): Promise<SmallNode> {
     const random = seededRandom(Math.floor(this.#chance() * 2 ** 31));
     const distance = { ...DISTANCE, ...this.#options.distance };
-    const site = new DistantSite(this.#site, this.#clock, random, distance);
+    const onLate = (): void => this.#count("late arrivals");
+    const site = new DistantSite(this.#site, { clock: this.#clock, random, distance, onLate });
     const how = image === undefined ? { node: name } : { node: name, image };
     return await openNode(site, { clock: this.#clock, random }, how);
   }
@@ -294,8 +294,6 @@ class Walker {
   #judge(name: string, thrown: unknown): void {
     if (!(thrown instanceof AppError)) {
       this.#fail(`${name}: ${thrown instanceof Error ? (thrown.stack ?? "") : String(thrown)}`);
-    } else if (thrown.kind === "damaged" && this.#options.rules === undefined) {
-      this.#count(`damaged: ${thrown.message.replaceAll(/[0-9a-f]{8,}/g, "…")}`);
     } else {
       this.#count(`failed: ${String(thrown.context["reason"] ?? thrown.kind)}`);
     }
