@@ -3,7 +3,7 @@
  * segments of all keeps. Everything comes from objects whose hash was checked; a list that cannot be
  * read counts as naming every pack, and says so. `refresh` adds what newer entries brought, so that
  * a decision can be made again at each entry of the log; what left since only makes the set too
- * large. Memory: the ids of visited tree nodes; the packs lie in a temporary table of the catalog.
+ * large. Memory: the ids of the lists' leaves; the packs lie in a temporary table of the catalog.
  */
 import type { Database, Statement } from "bun:sqlite";
 import { AppError, toAppError } from "../base/error.ts";
@@ -16,8 +16,7 @@ import { movedPacks } from "./pack-uses.ts";
 import type { UseSource } from "./pack-uses.ts";
 import type { Repository } from "./repository.ts";
 import { isPinned } from "./state.ts";
-import type { BackupRecord, RepositoryState } from "./state.ts";
-import type { TreeRoot } from "./tree.ts";
+import type { BackupRecord, Move, RepositoryState } from "./state.ts";
 import { listTreeNodes } from "./tree.ts";
 
 /** What is looked at as if it had gone already, for plans. */
@@ -32,13 +31,13 @@ export type ListUse = "all" | Uint8Array;
 
 type Row = { isWhole: number; isKept: number; frames: Uint8Array | null };
 
-/** Backups whose lists are read in the same way share what was read. */
-type Group = {
-  readonly moved: ReadonlyMap<string, readonly string[]>;
-  readonly visited: Set<string>;
+/** Something that uses packs, and how it is read. */
+type Wanted = {
+  readonly add: (signal: AbortSignal | undefined) => Promise<void>;
+  /** Of a backup. */
+  readonly backup?: BackupRecord;
+  readonly moves: readonly Move[];
 };
-
-type Add = (signal: AbortSignal | undefined) => Promise<void>;
 
 const NOTHING: Without = { backups: new Set(), keeps: new Set() };
 
@@ -59,7 +58,9 @@ export class UsedPacks implements Disposable {
   readonly #table: string;
   readonly #select: Statement<Row, [Uint8Array]>;
   readonly #insert: Statement<null, [Uint8Array, number, number, Uint8Array | null]>;
-  readonly #groups = new Map<string, Group>();
+  /** Leaves that were read, with their uses of packs that a repack moved: these are read by backup. */
+  readonly #leaves = new Map<string, readonly PackUse[]>();
+  readonly #everMoved = new Set<string>();
   readonly #covered = new Set<string>();
   /** What could not be read, by the key of `#covered`. */
   readonly #unreadable = new Map<string, string>();
@@ -126,23 +127,20 @@ export class UsedPacks implements Disposable {
   }
 
   /** What the state names, by a key that tells how it is read. */
-  #listWanted(state: RepositoryState, without: Without): Map<string, Add> {
-    const wanted = new Map<string, Add>();
+  #listWanted(state: RepositoryState, without: Without): Map<string, Wanted> {
+    const wanted = new Map<string, Wanted>();
     for (const backup of state.backups.values()) {
       const isListed = backup.forgotten === undefined && !without.backups.has(backup.backup);
       if (!isListed && !isPinned(state, backup.backup)) continue;
       const moves = state.moves.get(backup.backup) ?? [];
-      const way = moves.map(({ sequence }) => sequence).join();
-      wanted.set(`${backup.sequence}/${way}`, async (signal) => {
-        const group = this.#groups.get(way) ?? { moved: movedPacks(moves), visited: new Set() };
-        this.#groups.set(way, group);
-        await this.#addBackup(backup, group, signal);
-      });
+      const add: Wanted["add"] = async (signal) => await this.#addBackup(backup, moves, signal);
+      wanted.set(keyOf(backup, moves), { add, backup, moves });
     }
     for (const [operation, keep] of state.keeps) {
       if (without.keeps.has(operation)) continue;
       for (const id of keep.segments) {
-        wanted.set(id, async (signal) => await this.#addSegment(state, id, signal));
+        const add: Wanted["add"] = async (signal) => await this.#addSegment(state, id, signal);
+        wanted.set(id, { add, moves: [] });
       }
     }
     return wanted;
@@ -156,16 +154,20 @@ export class UsedPacks implements Disposable {
   ): Promise<boolean> {
     const wanted = this.#listWanted(state, without);
     for (const key of this.#unreadable.keys()) if (!wanted.has(key)) this.#unreadable.delete(key);
-    for (const [key, add] of wanted) {
-      if (this.#covered.has(key)) continue;
+    for (const moves of state.moves.values()) {
+      for (const { from } of moves) for (const pack of from) this.#everMoved.add(pack);
+    }
+    for (const [key, one] of wanted) {
+      if (this.#covered.has(key) || this.#coverMoves(key, one)) continue;
       try {
-        await add(signal);
+        await one.add(signal);
         this.#covered.add(key);
         this.#unreadable.delete(key);
       } catch (thrown) {
         const error = toAppError(thrown);
         // Only what is wrong with the repository is an alarm; a site that is away ends the cleanup.
         if (error.kind !== "damaged" && error.kind !== "not-found") throw thrown;
+        if (error.context["catalog"] === true) throw thrown;
         const now = await this.#repository.catchUp(signal);
         if (!this.#listWanted(now, without).has(key)) return false;
         this.#unreadable.set(key, error.message);
@@ -174,34 +176,46 @@ export class UsedPacks implements Disposable {
     return true;
   }
 
-  async #addBackup(
-    backup: BackupRecord,
-    group: Group,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    this.#addWhole(backup.listPacks.flatMap((pack) => group.moved.get(pack) ?? [pack]));
-    // A node counts as visited only when all of its tree was read.
-    const visited: string[] = [];
-    for (const { root } of backup.lists) await this.#addTree(root, group, visited, signal);
-    for (const key of visited) group.visited.add(key);
+  /** A backup that was read before its newest moves: they only add the packs that were moved to. */
+  #coverMoves(key: string, { backup, moves }: Wanted): boolean {
+    if (backup === undefined) return false;
+    for (let count = moves.length - 1; count >= 0; count--) {
+      if (!this.#covered.has(keyOf(backup, moves.slice(0, count)))) continue;
+      this.#addWhole(moves.slice(count).flatMap(({ to }) => to));
+      this.#covered.add(key);
+      return true;
+    }
+    return false;
   }
 
-  async #addTree(
-    root: TreeRoot,
-    group: Group,
-    visited: string[],
+  async #addBackup(
+    backup: BackupRecord,
+    moves: readonly Move[],
     signal: AbortSignal | undefined,
   ): Promise<void> {
+    const moved = movedPacks(moves);
+    this.#addWhole(backup.listPacks.flatMap((pack) => moved.get(pack) ?? [pack]));
     const read = async (id: Uint8Array, length: number): Promise<Uint8Array> =>
       await this.#source.fetch(id, length, signal);
-    const skip = (key: string): boolean => group.visited.has(key);
-    for await (const node of listTreeNodes(root, read, { skip, signal })) {
-      visited.push(idKey(node.id));
-      if (node.level > 0) continue;
-      const uses = decodeLeaf(await read(node.id, node.length));
-      this.#addWhole(uses.flatMap(({ pack }) => group.moved.get(pack) ?? []));
-      this.#addUses(uses.filter(({ pack }) => !group.moved.has(pack)));
+    for (const { root } of backup.lists) {
+      for await (const node of listTreeNodes(root, read, { signal })) {
+        if (node.level > 0) continue;
+        const key = idKey(node.id);
+        const uses = this.#leaves.get(key) ?? this.#addLeaf(await read(node.id, node.length));
+        this.#leaves.set(key, uses);
+        this.#addWhole(uses.flatMap(({ pack }) => moved.get(pack) ?? []));
+        this.#addUses(uses.filter(({ pack }) => !moved.has(pack)));
+      }
     }
+  }
+
+  /** Adds what all backups read alike; returns the rest. */
+  #addLeaf(bytes: Uint8Array): PackUse[] {
+    const uses = decodeLeaf(bytes);
+    this.#addUses(uses.filter(({ pack }) => !this.#everMoved.has(pack)));
+    return uses
+      .filter(({ pack }) => this.#everMoved.has(pack))
+      .map((use) => ({ ...use, frames: use.frames.slice() }));
   }
 
   async #addSegment(
@@ -244,6 +258,12 @@ export class UsedPacks implements Disposable {
   #row(pack: string): Row | null {
     return this.#select.get(fromHex(pack));
   }
+}
+
+/** Tells a backup and the moves with which its lists are read. */
+function keyOf({ sequence }: BackupRecord, moves: readonly Move[]): string {
+  // Moves only ever follow each other, so that the last one and their number tell them all.
+  return `${sequence}/${moves.length}/${moves.at(-1)?.sequence ?? 0}`;
 }
 
 /** The records of a leaf, whose bytes match its id. */
