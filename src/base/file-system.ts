@@ -15,6 +15,7 @@ import {
   setModeNoFollow,
   setTimesNs,
   setXattr,
+  syncFileSystem,
 } from "./platform.ts";
 import type { DataRange } from "./platform.ts";
 
@@ -31,6 +32,9 @@ const OPEN_FLAGS = {
 /** New files and directories belong to nobody else until somebody says so. */
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
+
+/** For fewer files the rest of the file system is not worth flushing as well. */
+const SYNC_TOGETHER_COUNT_MIN = 4;
 
 class RealFileSystem implements FileSystem {
   /** Paths of open handles, for messages only. */
@@ -108,6 +112,17 @@ class RealFileSystem implements FileSystem {
 
   sync(handle: number): void {
     attempt("sync", this.#path(handle), () => fs.fsyncSync(handle));
+  }
+
+  syncAll(handles: readonly number[]): void {
+    const byDevice = Map.groupBy(handles, (handle) => this.stat(handle).device);
+    for (const together of byDevice.values()) {
+      // The one that was opened first has seen all failed writes of the others.
+      const [first] = together;
+      const isMany = together.length >= SYNC_TOGETHER_COUNT_MIN;
+      if (isMany && first !== undefined && syncFileSystem(first)) continue;
+      for (const handle of together) this.sync(handle);
+    }
   }
 
   syncDirectory(path: string): void {

@@ -1,12 +1,12 @@
 /**
  * What Bun has no call for, straight from libc: times with nanoseconds, modes without following a
- * link, extended attributes, holes. The only file with FFI. Where the library cannot be loaded
+ * link, extended attributes, holes, syncing many files at once. The only file with FFI. Where the library cannot be loaded
  * (macOS, an unusual libc) each function falls back to something safe: times lose their last
  * digits, there are no attributes, a file is all data.
  */
 import { dlopen, read } from "bun:ffi";
-import { chmodSync, lstatSync, lutimesSync } from "node:fs";
-import { constants } from "node:os";
+import { chmodSync, lstatSync, lutimesSync, statfsSync } from "node:fs";
+import { constants, release } from "node:os";
 import { errnoError, getErrnoCode, nulError } from "./errno.ts";
 import type { AppError } from "./error.ts";
 import { nativePath } from "./path.ts";
@@ -99,7 +99,33 @@ export function dataRanges(handle: number, sizeBytes: number): DataRange[] {
   return ranges;
 }
 
+/**
+ * Makes everything that was written to the file system of an open file durable, in one go; false
+ * where that cannot be relied on. Before Linux 5.8 it does not tell of failed writes, and where the
+ * file system is a program or a server it may not reach the disk at all.
+ */
+export function syncFileSystem(handle: number): boolean {
+  const library = getLibrary();
+  if (library === undefined || !canReportFailedWrites()) return false;
+  try {
+    if (!SYNCABLE_TYPES.has(statfsSync(`/proc/self/fd/${handle}`).type)) return false;
+  } catch {
+    return false;
+  }
+  return library.syncfs(handle) === 0;
+}
+
+function canReportFailedWrites(): boolean {
+  const [major = 0, minor = 0] = release().split(".").map(Number);
+  return major > 5 || (major === 5 && minor >= 8);
+}
+
 const SECOND_NS = 1_000_000_000n;
+
+/** Of statfs: ext2 to ext4, XFS, Btrfs, F2FS, tmpfs. */
+const SYNCABLE_TYPES: ReadonlySet<number> = new Set([
+  0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994,
+]);
 
 // Linux numbers; the same on x64 and arm64. The library is not loaded anywhere else.
 const AT_FDCWD = -100;
@@ -120,6 +146,7 @@ const SYMBOLS = {
   llistxattr: { args: ["ptr", "ptr", "u64"], returns: "i64" },
   lgetxattr: { args: ["ptr", "ptr", "ptr", "u64"], returns: "i64" },
   lsetxattr: { args: ["ptr", "ptr", "ptr", "u64", "i32"], returns: "i32" },
+  syncfs: { args: ["i32"], returns: "i32" },
   lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
   __errno_location: { args: [], returns: "ptr" },
 } as const;

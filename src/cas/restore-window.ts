@@ -20,7 +20,7 @@ import type { RegularFile } from "./restore-records.ts";
 export const WINDOW_SIZE_BYTES = 64 * 1024 * 1024;
 const WINDOW_FILE_COUNT_MAX = 4096;
 const WINDOW_CHUNK_COUNT_MAX = 65_536;
-const OPEN_FILE_COUNT_MAX = 64;
+const OPEN_FILE_COUNT_MAX = 256;
 
 /** Runs of zeros are found in steps of this size: a hole of less saves nothing on most disks. */
 const HOLE_SIZE_BYTES = 4096;
@@ -69,8 +69,10 @@ export class RestoreWindow {
   #placeCount = 0;
   /** Directories in which names changed. */
   readonly #changed = new Set<string>();
-  /** By use, the latest last. */
+  /** Files that are being written, by use, the latest last. */
   readonly #handles = new Map<OpenFile, number>();
+  /** Files that are written and wait to be synced together. */
+  #written: number[] = [];
   #isAbandoned = false;
 
   constructor(options: WindowOptions) {
@@ -152,8 +154,11 @@ export class RestoreWindow {
     const { files, onPlaced } = this.#options;
     const placed = this.#files;
     for (const file of placed) {
-      if (file.missingBytes === 0 && !file.isCreated) this.#finish(file);
       assert.equal(file.missingBytes, 0);
+      if (!file.isCreated) this.#finish(file);
+    }
+    this.#syncWritten();
+    for (const file of placed) {
       files.rename(file.temporary, file.path);
       file.isCreated = false;
       this.noteChanged(parentPath(file.path));
@@ -175,10 +180,11 @@ export class RestoreWindow {
   /** Gives up: closes what is open and removes what has no name yet, as far as the disk lets us. */
   abandon(): void {
     this.#isAbandoned = true;
-    for (const handle of this.#handles.values()) {
+    for (const handle of [...this.#handles.values(), ...this.#written]) {
       ignoreFailure(() => this.#options.files.close(handle));
     }
     this.#handles.clear();
+    this.#written = [];
     for (const { isCreated, temporary } of this.#files) {
       if (isCreated) ignoreFailure(() => this.#options.files.unlink(temporary));
     }
@@ -238,16 +244,25 @@ export class RestoreWindow {
     }
   }
 
-  /** All bytes are written: from here on only the name is missing. */
+  /** All bytes are written: nothing changes the file any more but its name. */
   #finish(file: OpenFile): void {
     const { files, attributes } = this.#options;
     const handle = this.#open(file);
     // A hole at the end is written by nobody.
     if (file.record.sparse) files.truncate(handle, file.record.sizeBytes);
     attributes.give(file.temporary, file.record);
-    files.sync(handle);
     this.#handles.delete(file);
-    files.close(handle);
+    this.#written.push(handle);
+  }
+
+  #syncWritten(): void {
+    const { files } = this.#options;
+    const handles = this.#written;
+    if (handles.length === 0) return;
+    if (files.syncAll === undefined) for (const handle of handles) files.sync(handle);
+    else files.syncAll(handles);
+    this.#written = [];
+    for (const handle of handles) files.close(handle);
   }
 
   #open(file: OpenFile): number {
@@ -257,13 +272,17 @@ export class RestoreWindow {
     const handle = open ?? files.open(file.temporary, file.isCreated ? "write" : "create");
     file.isCreated = true;
     this.#handles.set(file, handle);
-    if (this.#handles.size > OPEN_FILE_COUNT_MAX) {
-      const [oldest] = this.#handles;
-      assert(oldest !== undefined);
-      this.#handles.delete(oldest[0]);
-      files.close(oldest[1]);
-    }
+    if (this.#handles.size + this.#written.length > OPEN_FILE_COUNT_MAX) this.#closeSome();
     return handle;
+  }
+
+  /** Files that are done, or the one that was written to longest ago. */
+  #closeSome(): void {
+    if (this.#written.length > 0) return this.#syncWritten();
+    const [oldest] = this.#handles;
+    assert(oldest !== undefined);
+    this.#handles.delete(oldest[0]);
+    this.#options.files.close(oldest[1]);
   }
 
   #placeLink({ path, existing }: Link): void {

@@ -43,6 +43,19 @@ describe("the real file system alone", () => {
     realFileSystem.close(reader);
   });
 
+  test("syncs many files at once, and tells of one that is not open", () => {
+    using subject = openReal();
+    const handles = Array.from({ length: 10 }, (_, index) => {
+      const handle = realFileSystem.open(`${subject.root}/f${index}`, "create");
+      realFileSystem.write(handle, new Uint8Array(5000).fill(index), 0);
+      return handle;
+    });
+    realFileSystem.syncAll?.(handles);
+    const [first = 0] = handles;
+    for (const handle of handles) realFileSystem.close(handle);
+    expect(() => realFileSystem.syncAll?.([first])).toThrow(AppError);
+  });
+
   test("is not held up by a FIFO in a file's place", () => {
     using subject = openReal();
     execFileSync("mkfifo", [`${subject.root}/fifo`]);
