@@ -32,11 +32,11 @@ export function createHttpNetwork(options: HttpNetworkOptions): Network {
       const { clock } = options;
       const ended = new AbortController();
       const broken = new AbortController();
+      const answered = new AbortController();
       const outer = how.signal === undefined ? [] : [how.signal];
       const signal = AbortSignal.any([broken.signal, ...outer]);
       breakAfter(clock, how.timeoutMs, { ended: ended.signal, broken, address, method });
       try {
-        const answered = new AbortController();
         const silent = { ended: answered.signal, broken, address, method };
         breakAfter(clock, Math.min(IDLE_MS, how.timeoutMs), silent);
         const response = await send(options, { address, method, body, signal });
@@ -47,6 +47,7 @@ export function createHttpNetwork(options: HttpNetworkOptions): Network {
         if (broken.signal.aborted) throw broken.signal.reason;
         throw thrown instanceof AppError ? thrown : unreachable(address, thrown);
       } finally {
+        answered.abort();
         ended.abort();
         broken.abort();
       }

@@ -50,6 +50,9 @@ async function readWithin(
   });
   try {
     return await Promise.race([reader.read(), silent]);
+  } catch (thrown) {
+    if (thrown instanceof AppError) throw thrown;
+    throw broken(options.from, "broke off the connection", thrown);
   } finally {
     silent.catch(() => undefined);
     arrived.abort();
@@ -66,8 +69,9 @@ function parseLine(line: string, from: string): JsonLine {
   throw broken(from, "sent something that is not JSON");
 }
 
-function broken(from: string, what: string): AppError {
+function broken(from: string, what: string, cause?: unknown): AppError {
   return new AppError("unavailable", `${from} ${what}.`, {
     guidance: "Look at the network between, and at the log of the server there.",
+    cause,
   });
 }

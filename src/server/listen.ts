@@ -33,6 +33,8 @@ export function listen(config: ListenConfig, handler: Handler): Listener {
       maxRequestBodySize: BODY_BYTES_MAX,
       idleTimeout: IDLE_SECONDS,
       development: false,
+      // Outside of development Bun would share the port with another server without a word.
+      reusePort: false,
       fetch: (request, server) =>
         handler(request, { takeYourTime: (which) => server.timeout(which, 0) }),
       ...(tls === undefined

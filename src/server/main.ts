@@ -73,11 +73,11 @@ async function stop(parts: {
   readonly log: Log;
 }): Promise<void> {
   const { runtime, listener, log } = parts;
-  const timer = setTimeout(() => {
+  setTimeout(() => {
     log.error("not everything ended in time; the next start journals what ran as failed");
     // oxlint-disable-next-line unicorn/no-process-exit -- whatever hangs must not keep the process
     process.exit(1);
-  }, STOP_MS_MAX);
+  }, STOP_MS_MAX).unref();
   try {
     await runtime[Symbol.asyncDispose]();
     await listener.stop(true);
@@ -85,8 +85,6 @@ async function stop(parts: {
   } catch (error) {
     log.error("stopping failed", { error });
     process.exitCode = 1;
-  } finally {
-    clearTimeout(timer);
   }
 }
 
