@@ -295,11 +295,11 @@ async function* readChildren(
 
 async function fetchNode(
   place: NodePlace,
-  fetch: ChunkFetch,
+  read: ChunkFetch,
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array> {
   signal?.throwIfAborted();
-  const bytes = await fetch(place.id, place.length);
+  const bytes = await read(place.id, place.length);
   if (bytes.length !== place.length) throw nodeDamaged(place, "is not as long as its parent says");
   return bytes;
 }

@@ -6,6 +6,7 @@ import { AppError } from "../base/error.ts";
 import { pathFromText, textFromPath } from "../base/path.ts";
 import type { Manifest } from "../cas/manifest.ts";
 import { readManifest } from "../cas/manifest.ts";
+import { RestoredRows } from "../cas/restored-rows.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/restore.ts";
 import type { NodePhaseContext, RestoreTarget } from "../products/product.ts";
 import type { NodeParts } from "./node-parts.ts";
@@ -88,6 +89,7 @@ export async function placeOnNode(
   };
   const source = parts.openSource();
   for (const { volume, target } of shares) {
+    using rows = new RestoredRows(parts.catalog, parts.doors, volume.name);
     const result = await runVolumeRestore({
       listing: volume.listing,
       source,
@@ -100,6 +102,8 @@ export async function placeOnNode(
       captureFolders: [parts.config.scratchFolder],
       ...(target.group === undefined ? {} : { restoreOrder: target.group }),
       signal,
+      onFile: (record, stat) => rows.add(record, stat),
+      pause: () => parts.doors.clock.sleep(0, signal),
       onProgress: (progress) =>
         options.emit({
           files: total.files + progress.files,

@@ -78,11 +78,14 @@ export const s3SiteSchema = z
       description: "A PEM file of authorities to trust, besides those of the system.",
     }),
     proxy: httpAddress().optional().meta({ description: "An HTTP proxy on the way to the store." }),
-    transport: z.enum(["node", "fetch"]).default("node").meta({
-      description:
-        "How requests are sent: by the SDK's own handler over Node's HTTP client, or by the " +
-        "runtime's `fetch`, which takes about half the CPU.",
-    }),
+    transport: z
+      .enum(["node", "fetch"])
+      .default("node")
+      .meta({
+        description:
+          "How requests are sent: by the SDK's own handler over Node's HTTP client, or by the " +
+          "runtime's `fetch`, which takes about half the CPU.",
+      }),
     concurrency: z.int().min(1).max(256).default(8).meta({
       description: "How many requests a node has under way at the same time.",
     }),

@@ -1,3 +1,6 @@
+/**
+ * The real clock: sleeps that are right, long and cancelled.
+ */
 import { describe, expect, test } from "bun:test";
 import { realClock } from "../../src/base/clock.ts";
 import { realRandom } from "../../src/base/random.ts";

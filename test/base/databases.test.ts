@@ -1,3 +1,6 @@
+/**
+ * The real SQLite door: files, their companions, and what a crash leaves.
+ */
 import { expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, unlinkSync, writeFileSync, copyFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,3 +1,6 @@
+/**
+ * The real disk against the contract, and what only a real disk can do.
+ */
 import { describe, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";

@@ -1,3 +1,6 @@
+/**
+ * Hex and SHA-256: one spelling for one id.
+ */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { fromHex, sha256, sha256Hex, toHex } from "../../src/base/hex.ts";

@@ -1,3 +1,6 @@
+/**
+ * The real outside: commands with deadlines and bounded output, fetch with timeouts.
+ */
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

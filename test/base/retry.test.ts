@@ -1,3 +1,6 @@
+/**
+ * Retries: only what says so, with pauses that grow.
+ */
 import { describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
 import { retry } from "../../src/base/retry.ts";

@@ -1,3 +1,6 @@
+/**
+ * Bounded concurrency: permits, order, failure and cancellation.
+ */
 import { describe, expect, test } from "bun:test";
 import { forEachConcurrent, mapConcurrent, Semaphore } from "../../src/base/semaphore.ts";
 

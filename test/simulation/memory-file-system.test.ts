@@ -1,3 +1,6 @@
+/**
+ * The simulated disk: the contract of a file system, and what a crash keeps.
+ */
 import { describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
 import type { Random } from "../../src/base/doors.ts";
