@@ -96,12 +96,15 @@ function writable(path: string): void {
   fs.chmodSync(path, fs.statSync(path).mode | 0o200);
 }
 
+/** Regular files below a folder. Never through a symbolic link: what lies behind one is not ours. */
 function listFiles(root: string): string[] {
-  return fs
-    .readdirSync(root, { withFileTypes: true, recursive: true })
-    .filter((entry) => entry.isFile() && !entry.parentPath.endsWith("/odd"))
-    .map((entry) => join(entry.parentPath, entry.name))
-    .toSorted();
+  const found: string[] = [];
+  for (const entry of fs.readdirSync(root, { withFileTypes: true })) {
+    const path = join(root, entry.name);
+    if (entry.isDirectory() && entry.name !== "odd") found.push(...listFiles(path));
+    else if (entry.isFile()) found.push(path);
+  }
+  return found.toSorted();
 }
 
 function copy(unit: Unit, root: string): void {
