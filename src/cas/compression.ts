@@ -22,10 +22,10 @@ const SAMPLE_LEVEL = 1;
 const SAMPLE_PLACES = [0.5, 0, 1];
 
 /** A sample that shrinks below this share of itself says that compressing pays. */
-const SAMPLE_SHARE_MAX = 0.98;
+const SAMPLE_SHARE_MAX = 0.92;
 
 /** A frame is stored compressed only if it shrinks below this: each restore pays for it. */
-const FRAME_SHARE_MAX = 0.97;
+const FRAME_SHARE_MAX = 0.92;
 
 /** The level for a frame of several small chunks. */
 export function sharedLevelOf(compression: Compression): number {
