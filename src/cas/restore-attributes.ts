@@ -26,9 +26,9 @@ export class RestoreAttributes {
     this.#policy = policy;
   }
 
-  /** Gives what we have just made its attributes. */
-  give(path: string, record: FileRecord): void {
-    const stat = this.#files.lstat(path);
+  /** Gives what we have just made its attributes; whoever has it open can tell what it has. */
+  give(path: string, record: FileRecord, known?: FileStat): void {
+    const stat = known ?? this.#files.lstat(path);
     if (stat !== undefined) this.#set(path, record, stat, true);
   }
 

@@ -92,6 +92,8 @@ class Surveyor {
   readonly #fetches = new Map<string, Uint8Array>();
   #bytesToFetch = 0;
   readonly #groups = new Set<number>([0]);
+  /** The last directory that is not there yet, and lies in no other such. */
+  #absent: string | undefined;
 
   constructor(options: RestorePlanOptions) {
     this.#options = options;
@@ -120,6 +122,7 @@ class Surveyor {
   takeDirectory(path: string, isImplied: boolean): void {
     if (!isImplied) this.#directories += 1;
     const stat = this.#lstat(path);
+    if (stat === undefined && !this.#isAbsent(path)) this.#absent = path;
     if (stat === undefined || stat.type === "directory") return;
     const what = stat.type === "symlink" ? "a symbolic link" : "not a directory";
     this.#refuse(`${this.#shown(path)} is ${what}; in the backup it is a directory.`);
@@ -226,7 +229,13 @@ class Surveyor {
     throw new AppError("internal", `A product has more than ${GROUP_COUNT_MAX} groups of files.`);
   }
 
+  /** True below a directory that is not there: asking the disk again would cost more than all else. */
+  #isAbsent(path: string): boolean {
+    return this.#absent !== undefined && path.startsWith(`${this.#absent}/`);
+  }
+
   #lstat(path: string): FileStat | undefined {
+    if (this.#isAbsent(path)) return undefined;
     return this.#options.files.lstat(joinPath(this.#options.target, path));
   }
 

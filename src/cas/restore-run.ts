@@ -67,6 +67,8 @@ class RestoreRun {
   readonly #window: RestoreWindow;
   /** A target that we made belongs to whom its first record belongs to. */
   #isTargetNew = false;
+  /** The last directory that we made and that lies in no other such: nothing is in it but ours. */
+  #fresh: string | undefined;
   /** Bytes read or written since others last had a turn. */
   #busyBytes = 0;
   #filesWritten = 0;
@@ -100,6 +102,7 @@ class RestoreRun {
     if (this.#options.files.lstat(target) === undefined) {
       this.#makeDirectory(target, NEW_DIRECTORY_MODE);
       this.#isTargetNew = true;
+      this.#fresh = target;
     } else {
       this.#removeTemporaries(target);
     }
@@ -192,9 +195,10 @@ class RestoreRun {
     const path = this.#pathOf(record.path);
     this.#adoptTarget(record);
     if (!isImplied) this.#directories += 1;
-    const stat = files.lstat(path);
+    const stat = this.#isFresh(path) ? undefined : files.lstat(path);
     if (stat === undefined) {
       this.#makeDirectory(path, NEW_DIRECTORY_MODE);
+      if (!this.#isFresh(path)) this.#fresh = path;
       if (isImplied) this.#attributes.give(path, record);
       else this.#attributes.giveOwner(path, record);
       return;
@@ -202,6 +206,10 @@ class RestoreRun {
     if (stat.type !== "directory") throw inTheWay(path);
     if ((stat.mode & OWNER_BITS) !== OWNER_BITS) this.#makeWritable(path, stat);
     this.#removeTemporaries(path);
+  }
+
+  #isFresh(path: string): boolean {
+    return this.#fresh !== undefined && path.startsWith(`${this.#fresh}/`);
   }
 
   /** A directory that even its owner may not write to; at the end it gets its own mode. */
@@ -216,7 +224,7 @@ class RestoreRun {
 
   async #placeFile(record: RegularFile): Promise<void> {
     const path = this.#pathOf(record.path);
-    const stat = this.#options.files.lstat(path);
+    const stat = this.#isFresh(path) ? undefined : this.#options.files.lstat(path);
     if (stat !== undefined && (await this.#isInPlace(path, record, stat))) {
       this.#mendFile(path, record, stat);
       this.#filesKept += 1;

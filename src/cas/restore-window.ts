@@ -250,7 +250,7 @@ export class RestoreWindow {
     const handle = this.#open(file);
     // A hole at the end is written by nobody.
     if (file.record.sparse) files.truncate(handle, file.record.sizeBytes);
-    attributes.give(file.temporary, file.record);
+    attributes.give(file.temporary, file.record, files.stat(handle));
     this.#handles.delete(file);
     this.#written.push(handle);
   }
