@@ -226,7 +226,7 @@ async function astacus(demo: Demo, args: readonly string[]): Promise<void> {
 function changeFiles(demo: Demo): void {
   for (const name of NODES) {
     const root = rootOf(demo, name);
-    const files = listFiles(root).filter((path) => !path.includes("/odd/"));
+    const files = listFiles(root);
     const grown = files.filter((_, index) => index % 200 === 0).slice(0, 20);
     for (const path of grown) {
       fs.chmodSync(path, fs.statSync(path).mode | 0o200);
@@ -310,12 +310,21 @@ function sizeOf(path: string): number {
   return fs.readdirSync(path).reduce((sum, name) => sum + sizeOf(join(path, name)), 0);
 }
 
+/**
+ * Regular files below a root. A symbolic link is never followed: `readdirSync` with `recursive` does
+ * follow those to folders, and what they lead to is not ours to change.
+ */
 function listFiles(root: string): string[] {
-  return fs
-    .readdirSync(root, { withFileTypes: true, recursive: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .toSorted();
+  const found: string[] = [];
+  const waiting = [root];
+  for (let folder = waiting.pop(); folder !== undefined; folder = waiting.pop()) {
+    for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory() && entry.name !== "odd") waiting.push(path);
+      else if (entry.isFile()) found.push(path);
+    }
+  }
+  return found.toSorted();
 }
 
 process.exitCode = await main();
