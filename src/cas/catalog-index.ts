@@ -212,6 +212,11 @@ export class ChunkIndex {
     });
   }
 
+  /** Asks many things in one transaction: SQLite's locks for each would cost more than the answers. */
+  together<Result>(ask: () => Result): Result {
+    return guardRead(() => this.#catalog.database.transaction(ask)());
+  }
+
   /**
    * The places of a chunk, the longest known first. A row that fails its checksum is AppError
    * `damaged` with `context.catalog`: then the index is to be rebuilt.

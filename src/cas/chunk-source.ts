@@ -18,7 +18,7 @@ import { isDeletedPack, type RepositoryState } from "./state.ts";
 /** What a source reads through. */
 export type ChunkSourceOptions = {
   readonly site: Pick<Site, "get">;
-  readonly index: Pick<ChunkIndex, "find">;
+  readonly index: Pick<ChunkIndex, "find"> & Partial<Pick<ChunkIndex, "together">>;
   /** Tells which packs are on their way out; asked anew at each call. */
   readonly state: () => Pick<RepositoryState, "retired" | "deleted">;
   /** Requests at once, over all calls. */
@@ -88,7 +88,9 @@ export class ChunkSource {
     onChunk: ChunkTaker,
     signal?: AbortSignal,
   ): Promise<void> {
-    const frames = this.#wantedFrames(refs);
+    const { index } = this.#options;
+    const look = (): Map<string, WantedFrame> => this.#wantedFrames(refs);
+    const frames = index.together === undefined ? look() : index.together(look);
     const ranges = planRanges([...frames.values()]);
     await forEachConcurrent(
       ranges,
