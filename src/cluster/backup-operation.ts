@@ -22,6 +22,7 @@ import type { OperationContext } from "./operations.ts";
 import { ProgressBoard } from "./progress-board.ts";
 import type { JsonValue, NodeStoredAnswer } from "./protocol.ts";
 import { nodeStoredSchema } from "./protocol.ts";
+import { withSoundIndex } from "./sound-index.ts";
 
 /** What a finished backup answers. */
 export type BackupResult = {
@@ -76,6 +77,8 @@ export async function runBackup(
       const packsGone = error.context["reason"] === "packs-gone";
       const again = error.retryable || packsGone || error.context["reason"] === "lease-lost";
       if (!again || attempt + 1 >= config.backup.attempts) throw error;
+      // Either a cleanup took them, or a row of this node's index has rotted.
+      if (packsGone) await parts.repository.rebuildIndex(context.signal);
       lookUpAll ||= packsGone;
       context.say(`Attempt ${attempt + 1} failed: ${error.message} Trying again.`);
     }
@@ -301,7 +304,9 @@ async function commit(
     totals,
   };
   const how = { operation: context.id, signal };
-  const won = await commitBackup(repository, parts.openSource(), draft, how);
+  const won = await withSoundIndex(repository, signal, () =>
+    commitBackup(repository, parts.openSource(), draft, how),
+  );
   return {
     backup: attempt.id,
     name: attempt.name,

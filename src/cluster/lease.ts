@@ -186,5 +186,6 @@ function takenOver(request: LeaseRequest): AppError {
 function shuttingDown(): AppError {
   return new AppError("unavailable", "This server is shutting down.", {
     guidance: "Wait until it is back.",
+    context: { reason: "shutting-down" },
   });
 }

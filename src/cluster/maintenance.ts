@@ -6,11 +6,13 @@ import { AppError } from "../base/error.ts";
 import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/backup-marks.ts";
 import { planCleanup, runCleanup } from "../cas/cleanup.ts";
 import { findBackup } from "../cas/find-backup.ts";
+import type { VerifyReport } from "../cas/verify.ts";
 import { verifyRepository } from "../cas/verify.ts";
 import type { RetentionPolicy } from "../cas/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
+import { withSoundIndex } from "./sound-index.ts";
 
 /** How a cleanup may be asked for. */
 export type CleanupRequest = {
@@ -39,10 +41,8 @@ export async function runCleanupOperation(
 ): Promise<JsonValue> {
   const { repository, config, doors } = parts;
   context.progress({ phase: "plan" });
-  const source = parts.openSource();
   const options = {
     repository,
-    source,
     policy: request.retention ?? config.retention,
     undoWindowMs: request.undoWindowMs ?? config.undoWindowMs,
     keepSilentMs: config.undoWindowMs,
@@ -53,15 +53,20 @@ export async function runCleanupOperation(
     sweep: request.sweep ?? false,
     signal: context.signal,
   };
-  if (request.dryRun === true) return (await planCleanup(options)) as unknown as JsonValue;
-  const result = await runCleanup({
-    ...options,
-    onStep: (step) => {
+  return await withSoundIndex(repository, context.signal, async () => {
+    const source = parts.openSource();
+    if (request.dryRun === true) {
+      return (await planCleanup({ ...options, source })) as unknown as JsonValue;
+    }
+    const onStep = (step: string): void => {
       context.progress({ phase: step });
       context.say(step);
-    },
+    };
+    const report = await runCleanup({ ...options, source, onStep });
+    // A list that could not be read held everything back; the next cleanup looks with fresh eyes.
+    if (report.alarms.length > 0) await repository.rebuildIndex(context.signal);
+    return report as unknown as JsonValue;
   });
-  return result as unknown as JsonValue;
 }
 
 /** Verifies one backup or all; the report says what is wrong. */
@@ -71,21 +76,28 @@ export async function runVerifyOperation(
   request: { readonly backup?: string; readonly deep: boolean },
 ): Promise<JsonValue> {
   const { repository, config } = parts;
-  const state = await repository.catchUp(context.signal);
+  const { signal } = context;
+  const state = await repository.catchUp(signal);
   const backups =
     request.backup === undefined
       ? undefined
       : [findBackup(state, request.backup, config.cluster, { forgotten: true })];
-  const source = parts.openSource();
-  const report = await verifyRepository({
-    repository,
-    source,
-    ...(backups === undefined ? {} : { backups }),
-    deep: request.deep,
-    signal: context.signal,
-    onProgress: (progress) =>
-      context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
-  });
+  const verify = (): Promise<VerifyReport> =>
+    verifyRepository({
+      repository,
+      source: parts.openSource(),
+      ...(backups === undefined ? {} : { backups }),
+      deep: request.deep,
+      signal,
+      onProgress: (progress) =>
+        context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
+    });
+  let report = await verify();
+  if (!report.ok) {
+    context.say("Problems were found; looking again with an index that is built anew.");
+    await repository.rebuildIndex(signal);
+    report = await verify();
+  }
   return report as unknown as JsonValue;
 }
 
@@ -114,14 +126,19 @@ export async function runMarkOperation(
   } else {
     for (const backup of found) {
       if (kind === "undelete") {
-        await undoForget(repository, parts.openSource, { backup: backup.backup, ...common });
+        await withSoundIndex(repository, context.signal, () =>
+          undoForget(repository, parts.openSource, { backup: backup.backup, ...common }),
+        );
       } else if (kind === "pin") {
-        await pinBackup(repository, parts.openSource, {
+        const pin = {
           backup: backup.backup,
           pin: context.id,
           reason: request.reason ?? "pinned by name",
           ...common,
-        });
+        };
+        await withSoundIndex(repository, context.signal, () =>
+          pinBackup(repository, parts.openSource, pin),
+        );
       } else {
         const pins = [...state.pins].filter(([, pin]) => pin.backup === backup.backup);
         for (const [pin] of pins) await dropPin(repository, { pin, ...common });

@@ -5,8 +5,10 @@
  */
 import type { Database } from "bun:sqlite";
 import type { Doors } from "../base/doors.ts";
-import { AppError } from "../base/error.ts";
+import { AppError, toAppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
+import type { BackupArchive, BackupArchiveRequest } from "../cas/archive-backup.ts";
+import { archiveBackup } from "../cas/archive-backup.ts";
 import { Catalog } from "../cas/catalog.ts";
 import { ChunkSource } from "../cas/chunk-source.ts";
 import type { FrameDecoder } from "../cas/frame-decoder.ts";
@@ -126,33 +128,24 @@ export class Member implements AsyncDisposable {
     return this.#parts.repository;
   }
 
-  /** Answers a call from another node (or this one). */
+  /** Answers a call from another node (or this one). Errors say that it was this node that spoke. */
   async handle(
     method: string,
     body: unknown,
     options: { readonly signal: AbortSignal; readonly emit: (event: PhaseEvent) => void },
   ): Promise<JsonValue> {
-    switch (method) {
-      case "hello":
-        return this.#node.hello(body);
-      case "lease":
-        return this.#node.takeLease(body);
-      case "renew":
-        return this.#node.renew(body);
-      case "release":
-        return this.#node.release(body);
-      case "phase":
-        return this.#node.phase(body, options);
-      case "plan":
-        return this.#node.plan(body, options.signal);
-      case "claim":
-      case "settle":
-      case "resolve":
-        return handleClaimCall(this.#claims, method, body);
-      default:
-        throw new AppError("not-found", `This node knows no method ${method}.`, {
-          guidance: "The nodes run different versions: bring all to the same one.",
-        });
+    try {
+      return await this.#answer(method, body, options);
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      // A server that is about to leave may be back in a moment: that is a silence to be waited out.
+      if (error.context["reason"] === "shutting-down") throw error;
+      throw new AppError(error.kind, error.message, {
+        ...(error.guidance === undefined ? {} : { guidance: error.guidance }),
+        retryable: error.retryable,
+        context: { ...error.context, answered: true },
+        cause: error,
+      });
     }
   }
 
@@ -221,6 +214,14 @@ export class Member implements AsyncDisposable {
     });
   }
 
+  /** A backup's files as one archive, straight from the site: no node is asked. */
+  async archive(request: BackupArchiveRequest, signal: AbortSignal): Promise<BackupArchive> {
+    await this.#catchUp(signal);
+    const { repository, openSource } = this.#parts;
+    const { cluster } = this.config;
+    return await archiveBackup(request, { repository, source: openSource(), cluster }, signal);
+  }
+
   status(signal: AbortSignal): Promise<ClusterStatus> {
     return clusterStatus(this.#parts, this.operations, this.#node, signal);
   }
@@ -230,6 +231,35 @@ export class Member implements AsyncDisposable {
     await this.#node.close();
     this.#database.close();
     this.#catalog[Symbol.dispose]();
+  }
+
+  async #answer(
+    method: string,
+    body: unknown,
+    options: { readonly signal: AbortSignal; readonly emit: (event: PhaseEvent) => void },
+  ): Promise<JsonValue> {
+    switch (method) {
+      case "hello":
+        return this.#node.hello(body);
+      case "lease":
+        return this.#node.takeLease(body);
+      case "renew":
+        return this.#node.renew(body);
+      case "release":
+        return this.#node.release(body);
+      case "phase":
+        return this.#node.phase(body, options);
+      case "plan":
+        return this.#node.plan(body, options.signal);
+      case "claim":
+      case "settle":
+      case "resolve":
+        return handleClaimCall(this.#claims, method, body);
+      default:
+        throw new AppError("not-found", `This node knows no method ${method}.`, {
+          guidance: "The nodes run different versions: bring all to the same one.",
+        });
+    }
   }
 
   async #catchUp(signal?: AbortSignal): Promise<void> {

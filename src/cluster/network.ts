@@ -59,7 +59,8 @@ export async function callNode<T>(
     } catch (thrown) {
       options.signal.throwIfAborted();
       const error = toAppError(thrown);
-      if (!error.retryable) throw error;
+      // What a node has said itself is an answer, though trying all of it again may help.
+      if (!error.retryable || error.context["answered"] === true) throw error;
       const nowMs = doors.clock.monotonic();
       const wasAlive = nowMs - triedAt > SILENCE_SEEN_WITHIN_MS;
       if (wasAlive) silentSince = Math.max(silentSince, nowMs - SILENCE_SEEN_WITHIN_MS);

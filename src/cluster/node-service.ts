@@ -12,6 +12,7 @@ import { NodeBackupSession } from "./node-backup.ts";
 import type { NodeParts } from "./node-parts.ts";
 import { placeOnNode, planOnNode } from "./node-restore.ts";
 import { makeFolders, removeFolder } from "./scratch-folder.ts";
+import { isDamaged, withSoundIndex, worthAnotherAttempt } from "./sound-index.ts";
 import type { HelloAnswer, JsonValue, PhaseEvent, PhaseRequest } from "./protocol.ts";
 import {
   helloRequestSchema,
@@ -173,7 +174,8 @@ export class NodeService {
 
   async plan(body: unknown, signal: AbortSignal): Promise<JsonValue> {
     const request = parseRequest(planRequestSchema, "plan", body);
-    return { volumes: await planOnNode(this.#parts, request, signal) };
+    const plan = () => planOnNode(this.#parts, request, signal);
+    return { volumes: await withSoundIndex(this.#parts.repository, signal, plan) };
   }
 
   async #runPhase(
@@ -186,19 +188,32 @@ export class NodeService {
       case "store": {
         const input = parseRequest(storeInputSchema, "store", request.input);
         const session = await this.#sessionFor(under, request.attempt, input.lookUpAll, emit);
-        return session.store(this.#context(under, request, input.product, emit));
+        const context = this.#context(under, request, input.product, emit);
+        return this.#orSoundNextTime(under, () => session.store(context));
       }
       case "settle":
-        return this.#mustHaveSession(under, request).settle();
+        return this.#orSoundNextTime(under, () => this.#mustHaveSession(under, request).settle());
       case "finish":
-        return this.#mustHaveSession(under, request).finish();
+        return this.#orSoundNextTime(under, () => this.#mustHaveSession(under, request).finish());
       case "place": {
         const input = parseRequest(placeInputSchema, "place", request.input);
         const context = this.#context(under, request, input.product, emit);
-        return placeOnNode(this.#parts, { input, context, emit, signal });
+        const place = () => placeOnNode(this.#parts, { input, context, emit, signal });
+        return withSoundIndex(this.#parts.repository, signal, place);
       }
       default:
         return this.#runProductPhase(under, request, emit);
+    }
+  }
+
+  /** A share that met damage cannot go on; the next attempt finds an index that was built again. */
+  async #orSoundNextTime(under: Under, work: () => Promise<JsonValue>): Promise<JsonValue> {
+    try {
+      return await work();
+    } catch (thrown) {
+      if (!isDamaged(thrown)) throw thrown;
+      await this.#parts.repository.rebuildIndex(under.lease.signal);
+      throw worthAnotherAttempt(thrown);
     }
   }
 

@@ -6,6 +6,8 @@
 import type { Doors } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { joinPath, parentPath } from "../base/path.ts";
+import type { BackupArchive, BackupArchiveRequest } from "../cas/archive-backup.ts";
+import { archiveBackup } from "../cas/archive-backup.ts";
 import { Catalog } from "../cas/catalog.ts";
 import { ChunkSource } from "../cas/chunk-source.ts";
 import { findBackup } from "../cas/find-backup.ts";
@@ -184,6 +186,13 @@ export class Offline implements Disposable {
       volumes.push({ node: share.node, volume: share.volume.name, target, outcome });
     }
     return { backup, volumes };
+  }
+
+  /** A backup's files as one archive. */
+  async archive(request: BackupArchiveRequest): Promise<BackupArchive> {
+    const { cluster, signal } = this.#options;
+    const source = this.#openSource();
+    return await archiveBackup(request, { repository: this.#repository, source, cluster }, signal);
   }
 
   [Symbol.dispose](): void {

@@ -21,6 +21,7 @@ import type { OperationContext } from "./operations.ts";
 import { ProgressBoard } from "./progress-board.ts";
 import type { JsonValue, Placed, VolumePlan } from "./protocol.ts";
 import { placedSchema, planAnswerSchema } from "./protocol.ts";
+import { withSoundIndex } from "./sound-index.ts";
 
 /** What to restore, and where. */
 export type RestoreRequest = {
@@ -139,13 +140,16 @@ export async function runRestore(
     context,
     chosen.pairs.map((pair) => pair.to),
   );
-  await pinBackup(parts.repository, parts.openSource, {
+  const pin = {
     backup: chosen.backup.backup,
     pin: context.id,
     reason: "restore",
     operation: context.id,
     signal: context.signal,
-  });
+  };
+  await withSoundIndex(parts.repository, context.signal, () =>
+    pinBackup(parts.repository, parts.openSource, pin),
+  );
   try {
     await using session = await ClusterSession.open(
       {

@@ -4,6 +4,7 @@
  * moment and started again.
  */
 import { openInlinePlane } from "../../src/cas/plane.ts";
+import type { DataPlane } from "../../src/cas/plane.ts";
 import type { ChunkerSettings } from "../../src/cas/chunker.ts";
 import type { MemberConfig } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
@@ -101,17 +102,19 @@ export class SimulatedNode {
     const wire = { clock: world.clock, random: seededRandom(seed + 77), latencyMs: 6 };
     const site = retryingSite(siteOf(this.site, life, wire), { clock, random });
     const config = this.#config();
+    // One plane for the life of the process: its WebAssembly memory is dear, and its uses never overlap.
+    let plane: DataPlane | undefined;
     const member = await Member.open({
       config,
       doors,
       site,
       product: createProduct(this.#productConfig()),
       version: this.version,
-      openPlane: () =>
-        openInlinePlane(doors, {
-          ...config.backup,
-          chunker: this.member.repository.header.chunker as ChunkerSettings,
-        }),
+      openPlane: () => {
+        const chunker = this.member.repository.header.chunker as ChunkerSettings;
+        plane ??= openInlinePlane(doors, { ...config.backup, chunker });
+        return plane;
+      },
     });
     if (!life.isAlive) return;
     this.#member = member;
