@@ -45,11 +45,11 @@ export const OTHER_ROWS: Readonly<Record<string, OtherRow>> = {
   },
   list: {
     question: "How long does `list` take with 10,000 backups in the repository?",
-    run: (options) => runScript("list-scale.ts", "list", options),
+    run: (options) => runScript("list", "list-scale.ts", ["--scratch", options.scratch]),
   },
   catalog: {
     question: "A catalog of 10 million chunks: time and memory",
-    run: (options) => runScript("catalog-scale.ts", "catalog", options),
+    run: () => runScript("catalog", "catalog-scale.ts", ["--chunks", "10000000"]),
   },
 };
 
@@ -134,13 +134,9 @@ async function cleanUp(
 }
 
 /** A row that is a script of its own, which prints what it found. */
-async function runScript(script: string, row: string, options: RowOptions): Promise<Figure[]> {
+async function runScript(row: string, script: string, args: readonly string[]): Promise<Figure[]> {
   const path = join(import.meta.dir, script);
-  if (!(await Bun.file(path).exists())) {
-    options.say(`${row}: bench/${script} is not there`);
-    return [];
-  }
-  const cost = await runMeasured([{ argv: [process.execPath, path] }]);
-  console.log(cost.stdout);
+  const cost = await runMeasured([{ argv: [process.execPath, path, ...args] }]);
+  console.log(`${row}:\n${cost.stdout}`);
   return [{ tool: "astacus", row, ...measured(cost) }];
 }
