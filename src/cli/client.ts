@@ -66,6 +66,17 @@ export class Client {
     for await (const line of lines) if (!("beat" in line)) yield line;
   }
 
+  /** The answer to a GET as it comes, for what is no JSON. */
+  async download(
+    path: string,
+    query: URLSearchParams,
+    signal: AbortSignal,
+  ): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.#send(`${path}?${query.toString()}`, { method: "GET", signal });
+    if (!response.ok || response.body === null) throw await this.#error(response);
+    return response.body;
+  }
+
   async #json<T>(path: string, init: BunFetchRequestInit): Promise<T> {
     const response = await this.#send(path, init);
     if (!response.ok) throw await this.#error(response);

@@ -100,6 +100,21 @@ function addRestore(program: Command, act: Acting): void {
     .option("--yes", "do not ask")
     .option("--incomplete", "restore a backup that is marked incomplete")
     .action(act(async () => (await import("./command-restore.ts")).restore));
+  program
+    .command("export")
+    .argument("<backup>", "name or id")
+    .description("write files of a backup as a ZIP or tar (-c FILE: straight from the site)")
+    .requiredOption("-o, --output <file>", "where to; - for stdout")
+    .addOption(
+      new Option("--format <format>", "else by the ending of FILE, else zip").choices([
+        "zip",
+        "tar",
+      ]),
+    )
+    .option("--node <name>", "only this node's share; may be repeated", gather)
+    .option("--path <glob>", "only files that match; may be repeated", gather)
+    .option("--incomplete", "take a backup that is marked incomplete")
+    .action(act(async () => (await import("./command-export.ts")).exportBackup));
 }
 
 function addMaintenance(program: Command, act: Acting): void {

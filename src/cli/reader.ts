@@ -1,5 +1,5 @@
 /**
- * Where `list`, `show` and `verify` read from: a server, or with -c FILE and no -u the site itself,
+ * Where `list`, `show`, `verify` and `export` read from: a server, or with -c FILE and no -u the site itself,
  * for the day when all servers are gone.
  */
 import type { CommandRun } from "./command.ts";

@@ -26,8 +26,8 @@ a second one leaves at once.
 The address comes from \`-u\`, else from the file of \`-c\`, else it is http://localhost:5515. The token
 comes from \`ASTACUS_TOKEN\`, else \`--token-file\` or \`ASTACUS_TOKEN_FILE\`, else the file of \`-c\`.
 
-With \`-c FILE\` and no \`-u\` the commands \`list\`, \`show\`, \`verify\` and \`restore --to DIR\` read straight
-from the site: no server, no cluster and no catalog is needed for them, only the file.
+With \`-c FILE\` and no \`-u\` the commands \`list\`, \`show\`, \`verify\`, \`export\` and \`restore --to DIR\` read
+straight from the site: no server, no cluster and no catalog is needed for them, only the file.
 `;
 
 /** docs/cli.md. */

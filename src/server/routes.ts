@@ -2,6 +2,7 @@
  * The table of all routes but those of the original (original-routes.ts).
  */
 import type { Route } from "./route.ts";
+import { downloadArchive } from "./routes-archive.ts";
 import * as backups from "./routes-backups.ts";
 import { startCleanup, startVerification } from "./routes-maintenance.ts";
 import { callNodeMethod } from "./routes-node.ts";
@@ -15,6 +16,7 @@ export const ROUTES: readonly Route[] = [
   backups.listBackups,
   backups.startBackup,
   backups.showBackup,
+  downloadArchive,
   backups.forgetBackup,
   backups.undeleteBackup,
   backups.pinBackup,

@@ -22,6 +22,7 @@ export type NodeApi = Pick<
   | "startMark"
   | "listBackups"
   | "showBackup"
+  | "archive"
   | "status"
 >;
 

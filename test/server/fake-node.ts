@@ -59,6 +59,7 @@ export type FakeNode = {
   refusal: AppError | undefined;
   lease: { operation: string; kind: string } | undefined;
   handle: NodeApi["handle"];
+  archive: NodeApi["archive"];
 };
 
 /** A node whose operations do what `work` says. */
@@ -107,6 +108,7 @@ export function createFakeNode(): FakeNode {
       }
       throw new AppError("not-found", `There is no backup ${wanted}.`);
     },
+    archive: (request, signal) => fake.archive(request, signal),
     status: async () => ({
       node: "a",
       cluster: "test",
@@ -134,6 +136,9 @@ export function createFakeNode(): FakeNode {
     work: async () => ({ totals: { files: 10, bytes: 1000, newBytes: 100, storedBytes: 50 } }),
     refusal: undefined,
     lease: undefined,
+    archive: async () => {
+      throw new AppError("not-found", "There is no backup to make an archive of.");
+    },
     handle: async (method, body) => ({ method, echo: body as JsonValue }),
   };
   return fake;
