@@ -115,10 +115,16 @@ async function untilDone(run: Run, args: readonly string[]): Promise<void> {
 }
 
 async function within<T>(ms: number, promise: Promise<T>, what: string): Promise<T> {
-  const late = Bun.sleep(ms).then(() => {
-    throw new Error(`took longer than ${ms / 1000} s: ${what}`);
-  });
-  return await Promise.race([promise, late]);
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new Error(`took longer than ${ms / 1000} s: ${what}`)),
+    ms,
+  );
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function someOf(sources: readonly string[]): Unit[] {

@@ -63,7 +63,7 @@ export class Arrivals implements UseSource {
       if (birth <= state.floor) throw packsGone(1, `Index segment ${id} was removed.`);
       if (this.#loaded.has(id)) continue;
       const bytes = await this.#repository.site.get(segmentKey(id, birth), this.#options());
-      if (bytes === undefined) throw packsGone(1, `Index segment ${id} is missing.`);
+      if (bytes === undefined) throw this.#notHere(segmentKey(id, birth));
       this.#add(decodeSegment(bytes, id));
       this.#loaded.add(id);
     }
@@ -99,7 +99,7 @@ export class Arrivals implements UseSource {
     const cached = this.#frames.get(name);
     if (cached !== undefined) return cached;
     const stored = await this.#repository.site.get(key, { offset, length, ...this.#options() });
-    if (stored === undefined) throw packsGone(1, `${key} is missing.`);
+    if (stored === undefined) throw this.#notHere(key);
     const raw = decodeFrame(stored, frame, key);
     for (const oldest of this.#frames.keys()) {
       if (this.#frames.size < FRAME_CACHE_COUNT) break;
@@ -107,6 +107,21 @@ export class Arrivals implements UseSource {
     }
     this.#frames.set(name, raw);
     return raw;
+  }
+
+  /** No cleanup takes what is above the floor: a node has stored it where we do not look. */
+  #notHere(key: string): AppError {
+    const { location } = this.#repository.site;
+    return new AppError(
+      "conflict",
+      `${key}, which a node has just stored, is not at ${location}.`,
+      {
+        guidance:
+          "Do all nodes see one directory or bucket, and not copies of it? Compare what they mount; " +
+          "then run the backup again.",
+        context: { reason: "packs-gone", key },
+      },
+    );
   }
 
   #options(): { readonly signal?: AbortSignal } {

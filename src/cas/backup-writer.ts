@@ -248,6 +248,8 @@ export class NodeBackup implements Disposable {
     const { repository, plane } = this.#options;
     this.#journal.dropBelow(repository.state.floor);
     this.#journal.dropKnown((pack) => repository.index.findPack(pack) !== undefined);
+    // This attempt names its own segments: what an earlier one wrote stands in none of them.
+    this.#journal.reopen(this.#options.operation);
     await plane.reset();
   }
 

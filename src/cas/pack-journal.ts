@@ -129,6 +129,11 @@ export class PackJournal {
     );
   }
 
+  /** Takes all packs of an operation out of the segments of an attempt that was not committed. */
+  reopen(operation: string): void {
+    this.#database.run("UPDATE journal_pack SET segment = NULL WHERE operation = ?", [operation]);
+  }
+
   /**
    * Packs of an operation that are in no segment yet, with at most so many chunks together (and
    * always one, if there is one). A pack whose directory is not what its id says is dropped.

@@ -89,11 +89,17 @@ function parseAnswer<T>(
 
 function nodeSilent(node: NodeAddress, silentMs: number, cause: AppError): AppError {
   const seconds = Math.round(silentMs / 1000);
+  // It answered, and knows best what it waits for.
+  const isUp = cause.context["reason"] === "not-ready";
+  const what = isUp ? "was not ready" : "did not answer";
   return new AppError(
     "unavailable",
-    `Node ${node.name} (${node.address}) did not answer for ${seconds} s: ${cause.message}`,
+    `Node ${node.name} (${node.address}) ${what} for ${seconds} s: ${cause.message}`,
     {
-      guidance: `Is \`astacus server\` running there, and does its address in the configuration lead to it?`,
+      guidance:
+        isUp && cause.guidance !== undefined
+          ? cause.guidance
+          : "Is `astacus server` running there, and does its address in the configuration lead to it?",
       context: { node: node.name, reason: "node-silent" },
       cause,
     },

@@ -226,3 +226,20 @@ test("rows of a forgotten backup are looked up, not read, and vouch again", asyn
   expect(third.stored.list).toEqual(second.stored.list);
   await expectSame(rig, third.stored.volumes[0]!.listing);
 });
+
+test("a second attempt of an operation names what the first one sent, also what stood in a segment", async () => {
+  await using rig = await Rig.open();
+  fill(rig);
+  const operation = "5".repeat(32);
+  {
+    const { backup } = await rig.store(await rig.openRepository(), { operation });
+    backup.abandon();
+  }
+  const puts = rig.site.requests.put;
+  const { stored } = await rig.backup({ operation });
+  expect(stored.totals.newBytes).toBe(0);
+  expect(stored.segments.length).toBeGreaterThan(0);
+  // Segments, manifest and entry: no pack is sent again.
+  expect(rig.site.requests.put - puts).toBe(stored.segments.length + 2);
+  await expectSame(rig, stored.volumes[0]!.listing);
+});
