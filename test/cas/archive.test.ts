@@ -12,7 +12,7 @@ import { sha256, toHex } from "../../src/base/hex.ts";
 import { WINDOW_SIZE_BYTES } from "../../src/cas/archive-content.ts";
 import type { ArchiveEntry, ArchiveVolume } from "../../src/cas/archive-entry.ts";
 import { TarWriter } from "../../src/cas/archive-tar.ts";
-import { ZIP_ENTRY_COUNT_MAX } from "../../src/cas/archive-zip-limits.ts";
+import { ZIP_ENTRY_COUNT_MAX, ZipLimits } from "../../src/cas/archive-zip-limits.ts";
 import type { Archive, ArchiveFormat, ArchiveOptions } from "../../src/cas/archive.ts";
 import { archiveFiles } from "../../src/cas/archive.ts";
 import type { FileRecord } from "../../src/cas/listing.ts";
@@ -248,18 +248,14 @@ describe("zip", () => {
       expect(await refusal([largeFile("f", 2 * GIB), link])).toContain("All together");
     });
 
-    test("more entries than it can count", async () => {
-      // The folders of the node and the volume are two of them.
-      const files = Array.from({ length: ZIP_ENTRY_COUNT_MAX - 1 }, (_, index) =>
-        directory(String(index).padStart(6, "0")),
-      );
-      expect(await refusal(files)).toContain("more than 65535");
-      const fitting = claim(files.slice(1));
-      const archive = await archiveFiles({ ...fitting, format: "zip" });
-      expect(archive.entryCount).toBe(ZIP_ENTRY_COUNT_MAX);
-      const end = (await bytesOf(archive)).subarray(-22);
-      expect(end.readUInt32LE(0)).toBe(0x06054b50);
-      expect(end.readUInt16LE(10)).toBe(ZIP_ENTRY_COUNT_MAX);
+    test("more entries than it can count", () => {
+      const limits = new ZipLimits();
+      const take = (index: number): void => {
+        const record = directory(String(index).padStart(6, "0"));
+        limits.take({ name: record.path, target: undefined, record });
+      };
+      for (let index = 0; index < ZIP_ENTRY_COUNT_MAX; index++) take(index);
+      expect(() => take(ZIP_ENTRY_COUNT_MAX)).toThrow("more than 65535");
     });
 
     test("a name that is not UTF-8", async () => {
