@@ -5,8 +5,7 @@
  */
 import { Database, SQLiteError } from "bun:sqlite";
 import type { Databases } from "./doors.ts";
-import { AppError } from "./error.ts";
-import type { ErrorKind } from "./error.ts";
+import { AppError, databaseMeaning } from "./error.ts";
 import { realFileSystem } from "./file-system.ts";
 import { textFromPath, pathFromText } from "./path.ts";
 
@@ -46,29 +45,10 @@ function openDatabase(path: string): Database {
   }
 }
 
-type Meaning = readonly [kind: ErrorKind, guidance: string];
-
-const DAMAGED: Meaning = ["damaged", "Move the file away: it is built again from the sites."];
-const NO_ACCESS: Meaning = [
-  "permission",
-  "Check that the directory exists and that its owner and mode let Astacus write there.",
-];
-
-const MEANINGS: Readonly<Record<string, Meaning>> = {
-  SQLITE_NOTADB: DAMAGED,
-  SQLITE_CORRUPT: DAMAGED,
-  SQLITE_CANTOPEN: NO_ACCESS,
-  SQLITE_READONLY: NO_ACCESS,
-  SQLITE_PERM: NO_ACCESS,
-  SQLITE_FULL: ["no-space", "Free space on that file system and run it again."],
-  SQLITE_BUSY: ["unavailable", "Another process holds the database: end it or try again."],
-};
-
 function openError(path: string, thrown: unknown): unknown {
   if (!(thrown instanceof SQLiteError)) return thrown;
   const code = thrown.code ?? "SQLITE_ERROR";
-  // Extended codes (SQLITE_CANTOPEN_ISDIR) mean what their first two words mean.
-  const [kind, guidance] = MEANINGS[code.split("_").slice(0, 2).join("_")] ?? [
+  const [kind, guidance] = databaseMeaning(code) ?? [
     "unavailable",
     "Check the disk that holds the file.",
   ];

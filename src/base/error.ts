@@ -75,5 +75,41 @@ export function toAppError(thrown: unknown): AppError {
     return new AppError("cancelled", "The operation was cancelled.", { cause: thrown });
   }
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return new AppError("internal", message, { cause: thrown });
+  const code = thrown instanceof Error && "code" in thrown ? String(thrown.code) : "";
+  const meaning = code.startsWith("SQLITE_") ? databaseMeaning(code) : undefined;
+  if (meaning === undefined) return new AppError("internal", message, { cause: thrown });
+  const [kind, guidance] = meaning;
+  return new AppError(kind, `The local database in \`data\` failed: ${message} (${code}).`, {
+    guidance,
+    context: { code },
+    cause: thrown,
+  });
+}
+
+/** What an error of SQLite is in our words. */
+export type DatabaseMeaning = readonly [kind: ErrorKind, guidance: string];
+
+const DAMAGED: DatabaseMeaning = [
+  "damaged",
+  "Move the file away: it is built again from the sites.",
+];
+const NO_ACCESS: DatabaseMeaning = [
+  "permission",
+  "Check that the directory exists and that its owner and mode let Astacus write there.",
+];
+
+const DATABASE_MEANINGS: Readonly<Record<string, DatabaseMeaning>> = {
+  SQLITE_NOTADB: DAMAGED,
+  SQLITE_CORRUPT: DAMAGED,
+  SQLITE_CANTOPEN: NO_ACCESS,
+  SQLITE_READONLY: NO_ACCESS,
+  SQLITE_PERM: NO_ACCESS,
+  SQLITE_FULL: ["no-space", "Free space on that file system and run it again."],
+  SQLITE_IOERR: ["damaged", "Check the disk that holds the file, and the kernel log."],
+  SQLITE_BUSY: ["unavailable", "Another process holds the database: end it or try again."],
+};
+
+/** Extended codes (SQLITE_CANTOPEN_ISDIR) mean what their first two words mean; others are ours. */
+export function databaseMeaning(code: string): DatabaseMeaning | undefined {
+  return DATABASE_MEANINGS[code.split("_").slice(0, 2).join("_")];
 }
