@@ -174,6 +174,7 @@ function configOf(settings: Settings): MemberConfig {
     restore: { owner: "recorded", concurrency: 4 },
     retention: { minimum: 0, keepLast: 1000 },
     undoWindowMs: 0,
+    leaseTimeMs: 60_000,
     nodePatienceMs: 60_000,
   };
 }

@@ -132,6 +132,7 @@ async function runAttempt(
         product: parts.product.kind,
         self: parts.self,
         patienceMs: config.nodePatienceMs,
+        leaseTimeMs: config.leaseTimeMs,
         board,
       },
       config.nodes,

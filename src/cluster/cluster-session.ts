@@ -16,8 +16,7 @@ import type { HelloAnswer, JsonValue } from "./protocol.ts";
 import {
   helloAnswerSchema,
   jsonSchema,
-  LEASE_RENEW_MS,
-  LEASE_TTL_MS,
+  LEASE_RENEWAL_COUNT,
   phaseEventSchema,
   PROTOCOL_VERSION,
   releaseAnswerSchema,
@@ -39,6 +38,7 @@ export type SessionOptions = {
   readonly product: string;
   readonly self: NodeAddress;
   readonly patienceMs: number;
+  readonly leaseTimeMs: number;
   readonly board: ProgressBoard;
 };
 
@@ -245,24 +245,41 @@ export class ClusterSession implements AsyncDisposable {
       lease: this.#lease,
       kind,
       coordinator: self.address,
-      ttlMs: LEASE_TTL_MS,
+      ttlMs: this.#options.leaseTimeMs,
     };
     // One after the other in a fixed order: two coordinators cannot each hold half.
     for (const node of [...this.#leased.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
+      await this.#takeLease(node, body);
+    }
+  }
+
+  /** Waits for the lease of a coordinator that is silent; it ends by itself. */
+  async #takeLease(node: NodeAddress, body: JsonValue): Promise<void> {
+    const { doors, context, leaseTimeMs } = this.#options;
+    const patientUntil = doors.clock.monotonic() + leaseTimeMs * 1.5;
+    for (let tries = 0; ; tries += 1) {
       try {
         await this.#call(node, "lease", body, context.signal);
+        return;
       } catch (thrown) {
-        throw failureOn(node, "lease", toAppError(thrown));
+        const error = toAppError(thrown);
+        const isSilent = error.context["holder"] === "silent";
+        if (!isSilent || doors.clock.monotonic() >= patientUntil) {
+          throw failureOn(node, "lease", error);
+        }
+        if (tries === 0)
+          context.say(`${node.name}: ${error.message} Waiting for its lease to end.`);
       }
+      await doors.clock.sleep(leaseTimeMs / LEASE_RENEWAL_COUNT, context.signal);
     }
   }
 
   async #renew(): Promise<void> {
-    const { doors, context } = this.#options;
+    const { doors, context, leaseTimeMs } = this.#options;
     const body = { operation: context.id, lease: this.#lease };
     for (;;) {
       try {
-        await doors.clock.sleep(LEASE_RENEW_MS, this.#stop.signal);
+        await doors.clock.sleep(leaseTimeMs / LEASE_RENEWAL_COUNT, this.#stop.signal);
       } catch {
         return;
       }

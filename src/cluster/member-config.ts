@@ -29,6 +29,8 @@ export type MemberConfig = {
   };
   readonly retention: RetentionPolicy;
   readonly undoWindowMs: number;
+  /** How long a lease lives when its coordinator is silent. */
+  readonly leaseTimeMs: number;
   /** How long a node may be silent in an operation. */
   readonly nodePatienceMs: number;
 };

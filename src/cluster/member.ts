@@ -29,6 +29,7 @@ import type { NodeAddress } from "./network.ts";
 import { NodeService } from "./node-service.ts";
 import type { OperationKind, OperationRecord } from "./operations.ts";
 import { Operations } from "./operations.ts";
+import { parseRequest, runningRequestSchema } from "./protocol.ts";
 import type { JsonValue, PhaseEvent } from "./protocol.ts";
 import type { ClusterRestorePlan, RestoreRequest } from "./restore-operation.ts";
 import { planRestore, runRestore } from "./restore-operation.ts";
@@ -251,6 +252,10 @@ export class Member implements AsyncDisposable {
         return this.#node.phase(body, options);
       case "plan":
         return this.#node.plan(body, options.signal);
+      case "running": {
+        const { operation } = parseRequest(runningRequestSchema, "running", body);
+        return { running: this.operations.running().some((record) => record.id === operation) };
+      }
       case "claim":
       case "settle":
       case "resolve":

@@ -13,6 +13,7 @@ import type { NodeParts } from "./node-parts.ts";
 import { placeOnNode, planOnNode } from "./node-restore.ts";
 import { makeFolders, removeFolder } from "./scratch-folder.ts";
 import { isDamaged, withSoundIndex, worthAnotherAttempt } from "./sound-index.ts";
+import { callNode } from "./network.ts";
 import type { HelloAnswer, JsonValue, PhaseEvent, PhaseRequest } from "./protocol.ts";
 import {
   helloRequestSchema,
@@ -24,6 +25,7 @@ import {
   planRequestSchema,
   PROTOCOL_VERSION,
   releaseRequestSchema,
+  runningAnswerSchema,
   storeInputSchema,
 } from "./protocol.ts";
 
@@ -41,6 +43,9 @@ type Under = {
   readonly problems: string[];
   session: { readonly attempt: number; readonly backup: NodeBackupSession } | undefined;
 };
+
+/** How long the holder of a lease may take to say whether its operation still runs. */
+const ASK_TIMEOUT_MS = 5_000;
 
 /** Handles the node methods of the wire protocol. */
 export class NodeService {
@@ -100,7 +105,12 @@ export class NodeService {
 
   async takeLease(body: unknown): Promise<JsonValue> {
     const request = parseRequest(leaseRequestSchema, "lease", body);
-    await this.#leases.take(request);
+    try {
+      await this.#leases.take(request);
+    } catch (thrown) {
+      await this.#endDeadLease(toAppError(thrown));
+      await this.#leases.take(request);
+    }
     if (this.#under?.lease.request.lease !== request.lease) {
       const lease = this.#leases.use(request.lease);
       const under: Under = {
@@ -114,6 +124,35 @@ export class NodeService {
       lease.onEnd(() => this.#cleanUp(under));
     }
     return {};
+  }
+
+  /** Ends a lease whose coordinator says that its operation is over; else throws why it stands. */
+  async #endDeadLease(busy: AppError): Promise<void> {
+    const held = this.#leases.current;
+    if (held === undefined || busy.context["reason"] !== "lease-held") throw busy;
+    let isRunning: boolean;
+    try {
+      const { running } = await callNode(
+        this.#parts.doors,
+        { name: "coordinator", address: held.coordinator, zone: "" },
+        {
+          method: "running",
+          body: { operation: held.operation },
+          answer: runningAnswerSchema,
+        },
+        { timeoutMs: ASK_TIMEOUT_MS, patienceMs: 0, signal: new AbortController().signal },
+      );
+      isRunning = running;
+    } catch (thrown) {
+      // Dead, or behind a cut cable: only time tells.
+      throw new AppError("conflict", `${busy.message} Its coordinator does not answer.`, {
+        guidance: "The lease ends by itself; try again in a minute.",
+        context: { ...busy.context, holder: "silent" },
+        cause: thrown,
+      });
+    }
+    if (isRunning) throw busy;
+    await this.#leases.release(held.lease);
   }
 
   renew(body: unknown): JsonValue {

@@ -12,10 +12,8 @@ import { treeRootSchema } from "../cas/tree.ts";
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
 export const PROTOCOL_VERSION = 1;
 
-/** How long a lease lives without a renewal. */
-export const LEASE_TTL_MS = 60_000;
-/** How often the coordinator renews. */
-export const LEASE_RENEW_MS = 15_000;
+/** A lease is renewed so many times within its time to live. */
+export const LEASE_RENEWAL_COUNT = 4;
 /** Ids in one claim request. */
 export const CLAIM_BATCH_COUNT_MAX = 4_096;
 
@@ -73,6 +71,10 @@ export const leaseRequestSchema = z.strictObject({
   ttlMs: z.number().int().positive(),
 });
 export type LeaseRequest = z.infer<typeof leaseRequestSchema>;
+
+/** A node asks the coordinator that holds its lease whether the operation still runs there. */
+export const runningRequestSchema = z.strictObject({ operation: randomId });
+export const runningAnswerSchema = z.strictObject({ running: z.boolean() });
 
 export const leaseNameSchema = z.strictObject({ operation: randomId, lease: randomId });
 

@@ -159,6 +159,7 @@ export async function runRestore(
         cluster: parts.config.cluster,
         product: parts.product.kind,
         patienceMs: parts.config.nodePatienceMs,
+        leaseTimeMs: parts.config.leaseTimeMs,
         board,
       },
       chosen.pairs.map((pair) => mustGetNode(parts, pair.to)),

@@ -95,6 +95,7 @@ export function memberConfigOf(config: Config): MemberConfig {
     restore: config.restore,
     retention: config.retention,
     undoWindowMs: config.undoWindowMs,
+    leaseTimeMs: config.limits.leaseTimeMs,
     nodePatienceMs: backup.nodeTimeoutMs,
   };
 }

@@ -3,8 +3,6 @@
  * at most one process: the real `Member` behind simulated doors. A process may be killed at any
  * moment and started again.
  */
-import { openInlinePlane } from "../../src/cas/plane.ts";
-import type { DataPlane } from "../../src/cas/plane.ts";
 import type { ChunkerSettings } from "../../src/cas/chunker.ts";
 import type { MemberConfig } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
@@ -16,6 +14,7 @@ import { retryingSite } from "../../src/sites/retrying-site.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { MemoryFileSystem } from "./memory-file-system.ts";
 import type { SimulatedNetwork } from "./simulated-network.ts";
+import { borrowPlane } from "./simulated-planes.ts";
 import type { DatabaseImages } from "./simulated-process.ts";
 import { clockOf, databasesOf, filesOf, ProcessLife, siteOf } from "./simulated-process.ts";
 import type { VirtualClock } from "./virtual-clock.ts";
@@ -102,8 +101,6 @@ export class SimulatedNode {
     const wire = { clock: world.clock, random: seededRandom(seed + 77), latencyMs: 6 };
     const site = retryingSite(siteOf(this.site, life, wire), { clock, random });
     const config = this.#config();
-    // One plane for the life of the process: its WebAssembly memory is dear, and its uses never overlap.
-    let plane: DataPlane | undefined;
     const member = await Member.open({
       config,
       doors,
@@ -111,9 +108,10 @@ export class SimulatedNode {
       product: createProduct(this.#productConfig()),
       version: this.version,
       openPlane: () => {
+        const { packSizeBytes, frameSizeBytes, compressionLevel, batchSizeBytes } = config.backup;
         const chunker = this.member.repository.header.chunker as ChunkerSettings;
-        plane ??= openInlinePlane(doors, { ...config.backup, chunker });
-        return plane;
+        const sizes = { packSizeBytes, frameSizeBytes, compressionLevel, batchSizeBytes };
+        return borrowPlane(doors, life, { ...sizes, chunker });
       },
     });
     if (!life.isAlive) return;
@@ -172,6 +170,7 @@ export class SimulatedNode {
       restore: { owner: "recorded", concurrency: 3 },
       retention: { minimum: 1000 },
       undoWindowMs: 3_600_000,
+      leaseTimeMs: 60_000,
       nodePatienceMs: 60_000,
     };
   }
