@@ -57,10 +57,18 @@ export function openInlinePlane(
   };
 }
 
-/** Planes in Bun Workers, which open the real file system themselves. */
+/**
+ * Planes in Bun Workers, which open the real file system themselves. A worker is started when it is
+ * first needed: a backup in which nothing changed needs none.
+ */
 export function openWorkerPlane(workerCount: number, settings: DataPlaneSettings): DataPlane {
   assert(workerCount >= 1);
-  const lanes = Array.from({ length: workerCount }, () => new Lane(settings));
+  const lanes: (Lane | undefined)[] = Array.from({ length: workerCount }, () => undefined);
+  let isClosed = false;
+  const started = (lane: number): Lane => {
+    if (isClosed) throw new AppError("cancelled", "The backup workers were closed.");
+    return (lanes[lane] ??= new Lane(settings));
+  };
   const owners = new WeakMap<SealedPack, Lane>();
   const open = (lane: Lane, sent: readonly SentPack[]): SealedPack[] => {
     const packs = sent.map(openSealed);
@@ -69,21 +77,23 @@ export function openWorkerPlane(workerCount: number, settings: DataPlaneSettings
   };
   return {
     laneCount: workerCount,
-    scan: (lane, slot, tasks) => lanes[lane]!.call({ call: "scan", slot, tasks }),
+    scan: async (lane, slot, tasks) => await started(lane).call({ call: "scan", slot, tasks }),
     async store(lane, slot, keep) {
-      return open(lanes[lane]!, await lanes[lane]!.call({ call: "store", slot, keep }));
+      return open(started(lane), await started(lane).call({ call: "store", slot, keep }));
     },
     async flush(lane) {
-      return open(lanes[lane]!, await lanes[lane]!.call({ call: "flush" }));
+      const worker = lanes[lane];
+      return worker === undefined ? [] : open(worker, await worker.call({ call: "flush" }));
     },
     recycle(pack) {
       owners.get(pack)?.recycle(pack.bytes.buffer);
     },
     async reset() {
-      for (const lane of lanes) await lane.call({ call: "reset" });
+      for (const lane of lanes) await lane?.call({ call: "reset" });
     },
     async [Symbol.asyncDispose]() {
-      for (const lane of lanes) lane.close();
+      isClosed = true;
+      for (const lane of lanes) lane?.close();
     },
   };
 }
