@@ -34,7 +34,7 @@ export async function restoreToFolder(
       ownerPolicy: config.restore.owner,
       ...(own.backup === undefined ? {} : { backup: own.backup }),
       ...(nodes === undefined ? {} : { nodes }),
-      ...(own.path === undefined ? {} : { paths: own.path.map(pathFromText) }),
+      ...(own.path === undefined ? {} : { paths: own.path }),
       ...(own.incomplete === true ? { incomplete: true } : {}),
     };
     const plan = await offline.planRestoreTo(request);
