@@ -10,7 +10,7 @@ import { checkPairs, mapNodes } from "../../src/cluster/node-map.ts";
 const nodes = (max: number) =>
   fc.uniqueArray(
     fc.record({
-      name: fc.constantFrom(...["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]),
+      name: fc.constantFrom("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"),
       zone: fc.constantFrom("", "z1", "z2"),
     }),
     { selector: ({ name }) => name, minLength: 1, maxLength: max },

@@ -32,7 +32,10 @@ export type CrashWorld = {
 };
 
 /** The calls of an operation, by door. */
-export type CrashCount = { readonly calls: number; readonly byDoor: Readonly<Record<string, number>> };
+export type CrashCount = {
+  readonly calls: number;
+  readonly byDoor: Readonly<Record<string, number>>;
+};
 
 /** Where to crash: at the call of this number, before or after its effect. */
 export type CrashPoint = { readonly call: number; readonly point: "before" | "after" };
