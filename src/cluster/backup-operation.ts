@@ -250,7 +250,10 @@ async function store(
   );
   const answers = await session.phase("finish", key, () => null);
   const stored = new Map<string, NodeStoredAnswer>();
-  for (const [node, answer] of answers) stored.set(node, nodeStoredSchema.parse(answer));
+  // In the order of names, not of answers: the manifest shows it.
+  for (const [node, answer] of [...answers].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+    stored.set(node, nodeStoredSchema.parse(answer));
+  }
   return stored;
 }
 
