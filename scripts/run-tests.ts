@@ -12,6 +12,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { coverageOf, percentOf, readLines } from "./line-coverage.ts";
 
 /** Fast first; folders that are not named here come last, by name. */
 const ORDER = [
@@ -28,6 +29,13 @@ const ORDER = [
 ];
 
 const FOLDER_MINUTES_MAX = 12;
+
+/** Folders whose line coverage is measured; it costs little where the code waits on no process. */
+const MEASURED = ["test/cas", "test/cluster", "test/simulation"];
+
+/** What the tests must reach of the parts that lose data when they are wrong, in percent of lines. */
+const COVERAGE_FLOOR = 85;
+const COVERED = ["src/cas/", "src/cluster/"];
 
 /** Options of `bun test` that take their value as the next argument. */
 const OPTIONS_WITH_VALUE = new Set([
@@ -59,6 +67,8 @@ type FolderResult = {
   readonly failed: readonly string[];
   readonly skipped: readonly Skipped[];
   readonly seconds: number;
+  /** LCOV, where it was measured. */
+  readonly coverageFile?: string;
 };
 
 function parseArguments(given: readonly string[]): Arguments {
@@ -101,7 +111,12 @@ function cleanPath(path: string): string {
 async function runFolder(
   folder: string,
   files: readonly string[],
-  options: { readonly root: string; readonly extra: readonly string[]; readonly timeoutMs: number },
+  options: {
+    readonly root: string;
+    readonly extra: readonly string[];
+    readonly timeoutMs: number;
+    readonly coverageFolder: string | undefined;
+  },
 ): Promise<FolderResult> {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
@@ -115,7 +130,9 @@ async function runFolder(
     const report = join(temporary, "report.xml");
     const reporter = ["--reporter=junit", `--reporter-outfile=${report}`];
     const paths = files.map((file) => `./${file}`);
-    const child = Bun.spawn([process.execPath, "test", ...reporter, ...options.extra, ...paths], {
+    const coverage = coverageOptions(folder, options.coverageFolder);
+    const words = ["test", ...reporter, ...coverage, ...options.extra, ...paths];
+    const child = Bun.spawn([process.execPath, ...words], {
       cwd: options.root,
       stdin: "ignore",
       stdout: "inherit",
@@ -134,10 +151,37 @@ async function runFolder(
       failed.push(...silent.map((file) => `${file}: holds no test that ran or was skipped`));
     }
     const skipped = filtersNames(options.extra) ? [] : cases.skipped;
-    return { folder, passedCount: cases.passedCount, failed, skipped, seconds: seconds() };
+    const result = { folder, passedCount: cases.passedCount, failed, skipped, seconds: seconds() };
+    if (coverage.length === 0 || options.coverageFolder === undefined) return result;
+    return { ...result, coverageFile: join(options.coverageFolder, basename(folder), "lcov.info") };
   } finally {
     rmSync(temporary, { recursive: true, force: true });
   }
+}
+
+function coverageOptions(folder: string, target: string | undefined): string[] {
+  if (target === undefined || !MEASURED.includes(folder)) return [];
+  const directory = join(target, basename(folder));
+  return ["--coverage", "--coverage-reporter=lcov", `--coverage-dir=${directory}`];
+}
+
+/** Prints what the simulator reached, and all measured folders; fails below the floor. */
+function judgeCoverage(results: readonly FolderResult[]): string[] {
+  const files = results.flatMap(({ coverageFile }) => coverageFile ?? []);
+  if (files.length < MEASURED.length) return [];
+  const failed: string[] = [];
+  for (const prefix of COVERED) {
+    const simulated = coverageOf(readLines([files.at(-1) ?? ""]), [prefix]);
+    const all = coverageOf(readLines(files), [prefix]);
+    console.log(
+      `line coverage of ${prefix}: ${percentOf(simulated).toFixed(1)} % by the simulator, ` +
+        `${percentOf(all).toFixed(1)} % with ${MEASURED.slice(0, -1).join(" and ")}`,
+    );
+    if (percentOf(all) < COVERAGE_FLOOR) {
+      failed.push(`coverage of ${prefix} is below ${COVERAGE_FLOOR} %`);
+    }
+  }
+  return failed;
 }
 
 /** With a name pattern every other test is reported as skipped, which says nothing. */
@@ -232,12 +276,22 @@ async function main(): Promise<void> {
   const deadline = performance.now() + minutes * 60_000;
   const folders = listFolders(root, paths);
   const nothing = folders.size === 0 ? [`no test file matches ${paths.join(" ") || "test/"}`] : [];
+  // Measured only in whole runs: a part of the tests says nothing of the coverage.
+  const isWhole = paths.length === 0 && options.length === 0;
+  const coverageFolder = isWhole ? mkdtempSync(join(tmpdir(), "astacus-coverage-")) : undefined;
   const results: FolderResult[] = [];
-  for (const [folder, files] of folders) {
-    const left = Math.min(deadline - performance.now(), FOLDER_MINUTES_MAX * 60_000);
-    results.push(await runFolder(folder, files, { root, extra: options, timeoutMs: left }));
+  try {
+    for (const [folder, files] of folders) {
+      const timeoutMs = Math.min(deadline - performance.now(), FOLDER_MINUTES_MAX * 60_000);
+      const how = { root, extra: options, timeoutMs, coverageFolder };
+      results.push(await runFolder(folder, files, how));
+    }
+    const uncovered = judgeCoverage(results);
+    const failedBesides = [...failedBefore, ...nothing, ...uncovered];
+    process.exitCode = printTotals(results, failedBesides) === 0 ? 0 : 1;
+  } finally {
+    if (coverageFolder !== undefined) rmSync(coverageFolder, { recursive: true, force: true });
   }
-  process.exitCode = printTotals(results, [...failedBefore, ...nothing]) === 0 ? 0 : 1;
 }
 
 await main();
