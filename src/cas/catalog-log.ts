@@ -22,7 +22,8 @@ const SCHEMA = `
     header TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     hash TEXT NOT NULL,
-    indexed INTEGER NOT NULL
+    indexed INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
   ) STRICT;
   CREATE TABLE IF NOT EXISTS log_entry (
     sequence INTEGER PRIMARY KEY,
@@ -70,16 +71,22 @@ export class CatalogLog {
     guardRead(() => catalog.database.run(SCHEMA));
   }
 
-  /** What the catalog is bound to; undefined if it has seen nothing. */
+  /**
+   * What the catalog is bound to; undefined if it has seen nothing. A row that has rotted is AppError
+   * `damaged` with `context.catalog`: else the node would refuse its own site, or skip segments.
+   */
   getBinding(): Binding | undefined {
     const row = guardRead(() =>
       this.#catalog.database
-        .query<Binding, []>(
-          "SELECT repository, site, header, sequence, hash, indexed FROM log_binding",
+        .query<Binding & { readonly checksum: number }, []>(
+          "SELECT repository, site, header, sequence, hash, indexed, checksum FROM log_binding",
         )
         .get(),
     );
-    return row ?? undefined;
+    if (row === null) return undefined;
+    const { checksum, ...binding } = row;
+    if (checksum === bindingChecksum(binding)) return binding;
+    throw damagedCatalog("the row that says what it is bound to has a wrong checksum");
   }
 
   /** The remembered state; AppError `damaged` with `context.catalog` if it does not come out right. */
@@ -116,28 +123,24 @@ export class CatalogLog {
         "INSERT OR REPLACE INTO log_entry (sequence, bytes) VALUES (?, ?)",
       );
       for (const { sequence, bytes } of entries) insert.run(sequence, bytes);
-      database
-        .query(
-          `INSERT INTO log_binding (one, repository, site, header, sequence, hash, indexed)
-           VALUES (1, $repository, $site, $header, $sequence, $hash, 0)
-           ON CONFLICT (one) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash`,
-        )
-        .run({
-          repository: state.repositoryId,
-          site: state.siteId,
-          header: state.headerHash,
-          sequence: state.sequence,
-          hash: state.entryHash,
-        });
+      this.#setBinding({
+        repository: state.repositoryId,
+        site: state.siteId,
+        header: state.headerHash,
+        sequence: state.sequence,
+        hash: state.entryHash,
+        indexed: this.getBinding()?.indexed ?? 0,
+      });
       if (options.whole === true || this.#isSnapshotOld(state)) this.#renewSnapshot(state);
     });
   }
 
   /** Notes that the index of chunks has followed up to an entry. */
   setIndexed(sequence: number): void {
-    guardRead(() =>
-      this.#catalog.database.query("UPDATE log_binding SET indexed = $sequence").run({ sequence }),
-    );
+    this.#catalog.transaction(() => {
+      const binding = this.getBinding();
+      if (binding !== undefined) this.#setBinding({ ...binding, indexed: sequence });
+    });
   }
 
   /** A raw entry, if it is remembered. */
@@ -187,6 +190,16 @@ export class CatalogLog {
       }
       this.#catalog.database.run(SCHEMA);
     });
+  }
+
+  #setBinding(binding: Binding): void {
+    this.#catalog.database
+      .query(
+        `INSERT OR REPLACE INTO log_binding
+           (one, repository, site, header, sequence, hash, indexed, checksum)
+         VALUES (1, $repository, $site, $header, $sequence, $hash, $indexed, $checksum)`,
+      )
+      .run({ ...binding, checksum: bindingChecksum(binding) });
   }
 
   #loadSnapshot(): RepositoryState | undefined {
@@ -240,4 +253,9 @@ export class CatalogLog {
       .query("DELETE FROM log_entry WHERE sequence <= $oldest")
       .run({ oldest: state.sequence - OLD_ENTRY_COUNT_KEPT });
   }
+}
+
+function bindingChecksum(binding: Binding): number {
+  const { repository, site, header, sequence, hash, indexed } = binding;
+  return Bun.hash.xxHash32([repository, site, header, sequence, hash, indexed].join(" "));
 }

@@ -311,6 +311,9 @@ describe("the catalog", () => {
       "UPDATE log_snapshot SET bytes = x'00'",
       "UPDATE log_binding SET sequence = sequence - 1",
       "UPDATE log_binding SET hash = replace(hash, substr(hash, 1, 1), 'x')",
+      "UPDATE log_binding SET header = replace(header, substr(header, 1, 1), 'x')",
+      "UPDATE log_binding SET site = replace(site, substr(site, 1, 1), 'x')",
+      "UPDATE log_binding SET indexed = indexed + 1",
       "DELETE FROM log_entry WHERE sequence = 80",
     ];
     for (const damage of damages) {
