@@ -31,6 +31,8 @@ export type ProcessClusterOptions = {
   readonly root?: string;
   /** YAML after the rest. */
   readonly more?: string;
+  /** Replaces `files`. */
+  readonly productType?: string;
   /** More lines in `product`. */
   readonly product?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
@@ -72,9 +74,11 @@ export class ProcessCluster implements AsyncDisposable {
     const { folder, names } = this;
     const options = { ...this.#options, ...change };
     const nodes = names.map((name) => `  - {name: ${name}, address: "${this.url(name)}"}`);
-    const product = ["type: files", `root: "${options.root ?? `${folder}/roots/{node}`}"`].concat(
-      options.product ?? [],
-    );
+    const product = [
+      `type: ${options.productType ?? "files"}`,
+      `root: "${options.root ?? `${folder}/roots/{node}`}"`,
+      ...(options.product ?? []),
+    ];
     return [
       `cluster: ${options.cluster ?? "scenario"}`,
       "nodes:",

@@ -249,17 +249,14 @@ class RestoreRun {
   #mendFile(path: string, record: RegularFile, stat: FileStat): void {
     const { files } = this.#options;
     if (!this.#attributes.mend(path, record, stat)) return;
-    try {
+    unlessKeptOut(() => {
       const handle = files.open(path, "r");
       try {
         files.sync(handle);
       } finally {
         files.close(handle);
       }
-    } catch (thrown) {
-      // Its own mode keeps us out now; the next run would set it again if it was lost.
-      if (!(thrown instanceof AppError) || thrown.kind !== "permission") throw thrown;
-    }
+    });
   }
 
   #placeSymlink(record: Extract<FileRecord, { readonly type: "symlink" }>): void {
@@ -304,7 +301,8 @@ class RestoreRun {
     const path = this.#pathOf(record.path);
     const stat = files.lstat(path);
     if (stat?.type !== "directory") throw inTheWay(path);
-    if (this.#attributes.mend(path, record, stat)) files.syncDirectory(path);
+    if (!this.#attributes.mend(path, record, stat)) return;
+    unlessKeptOut(() => files.syncDirectory(path));
   }
 
   /** The target has no record of its own. */
@@ -356,4 +354,13 @@ function inTheWay(path: string): AppError {
     guidance: "Move it away, or restore to another target.",
     context: { path: textFromPath(path) },
   });
+}
+
+/** Syncs, unless the mode that was just set keeps us out; the next run sets it again if it was lost. */
+function unlessKeptOut(sync: () => void): void {
+  try {
+    sync();
+  } catch (thrown) {
+    if (!(thrown instanceof AppError) || thrown.kind !== "permission") throw thrown;
+  }
 }
