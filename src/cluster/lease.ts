@@ -160,7 +160,9 @@ function busy(request: LeaseRequest): AppError {
 
 function notInForce(): AppError {
   return new AppError("conflict", "This lease is not in force on this node.", {
-    guidance: "The node restarted, or the lease expired while its coordinator was silent.",
+    guidance:
+      "The node restarted, or the lease expired while its coordinator was silent. Run the same " +
+      "command again: what was done is not done twice.",
     context: { reason: "lease-lost" },
   });
 }
