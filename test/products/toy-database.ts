@@ -207,14 +207,18 @@ export class ToyDatabase {
     return this.#at(`logs/${name4(number)}.log`);
   }
 
+  /** All of the file or nothing, also on a disk that is full. */
   #create(path: string, text: string): void {
-    const handle = this.#files.open(this.#at(path), "create");
+    const temporary = `${this.#at(path)}.new`;
+    if (this.#files.lstat(temporary) !== undefined) this.#files.unlink(temporary);
+    const handle = this.#files.open(temporary, "create");
     try {
       this.#files.write(handle, new TextEncoder().encode(text), 0);
       this.#files.sync(handle);
     } finally {
       this.#files.close(handle);
     }
+    this.#files.rename(temporary, this.#at(path));
   }
 
   #read(path: string): string {

@@ -454,7 +454,8 @@ export class ClusterWalk {
     const key = `${record?.kind ?? "operation"} ${outcome}`;
     this.outcomes[key] = (this.outcomes[key] ?? 0) + 1;
     if (outcome === "done" && name !== undefined) this.#reported.add(name);
-    if (isDisturbed || outcome === "done") return;
+    const isDefect = record?.error?.kind === "internal";
+    if (!isDefect && (isDisturbed || outcome === "done")) return;
     throw new Error(`an undisturbed ${key}: ${JSON.stringify(record?.error)}`);
   }
 }
