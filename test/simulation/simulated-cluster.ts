@@ -192,16 +192,6 @@ export class SimulatedCluster {
     );
   }
 
-  /** Every id that the log ever took, for those who were told of success. */
-  async everListed(): Promise<ReadonlySet<string>> {
-    return await this.clock.run(
-      this.#withReader(async (reader) => {
-        const all = reader.listBackups({ forgotten: true });
-        return new Set(all.map(({ name }) => name));
-      }),
-    );
-  }
-
   /** A backup on an empty disk: `/r/NODE/VOLUME`. */
   async restoreAside(backup: string): Promise<MemoryFileSystem> {
     const { clock } = this;
