@@ -30,6 +30,9 @@ const ORDER = [
 
 const FOLDER_MINUTES_MAX = 12;
 
+/** Of one test, unless it says its own: a busy machine must not fail what is only slow. */
+const TEST_TIMEOUT_MS = 120_000;
+
 /** Folders whose line coverage is measured; it costs little where the code waits on no process. */
 const MEASURED = ["test/cas", "test/cluster", "test/simulation"];
 
@@ -131,7 +134,8 @@ async function runFolder(
     const reporter = ["--reporter=junit", `--reporter-outfile=${report}`];
     const paths = files.map((file) => `./${file}`);
     const coverage = coverageOptions(folder, options.coverageFolder);
-    const words = ["test", ...reporter, ...coverage, ...options.extra, ...paths];
+    const patience = `--timeout=${TEST_TIMEOUT_MS}`;
+    const words = ["test", patience, ...reporter, ...coverage, ...options.extra, ...paths];
     const child = Bun.spawn([process.execPath, ...words], {
       cwd: options.root,
       stdin: "ignore",
