@@ -12,7 +12,13 @@ import { fromHex, SHA256_SIZE_BYTES, toHex } from "../base/hex.ts";
 import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import type { DecodedSegment, SegmentChunk, SegmentFrame, SegmentPack } from "./index-segment.ts";
-import { checkedPack, encodePackValue, packChecksum, readPackValue } from "./pack-row.ts";
+import {
+  checkedPack,
+  encodePackValue,
+  FRAME_NUMBER_COUNT,
+  packChecksum,
+  readPackValue,
+} from "./pack-row.ts";
 import type { KnownPack, PackRow } from "./pack-row.ts";
 import { readFrameLengths } from "./pack.ts";
 import type { FrameCodec } from "./pack.ts";
@@ -417,14 +423,11 @@ function indexedPack(pack: KnownPack, segment: string): IndexedPack {
 }
 
 function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
-  const { reader } = readPackValue(pack);
-  if (row.frame >= reader.varint()) return undefined;
-  let frameOffset = 0;
-  for (let before = row.frame; before > 0; before -= 1) {
-    frameOffset += readFrameLengths(reader).storedLength;
-  }
-  const frame = readFrameLengths(reader);
-  if (row.start + row.length > frame.rawLength) return undefined;
+  const at = row.frame * FRAME_NUMBER_COUNT;
+  const { frames } = pack;
+  const [frameOffset, storedLength, rawLength] = [frames[at], frames[at + 1], frames[at + 2]];
+  if (frameOffset === undefined || storedLength === undefined || rawLength === undefined) return;
+  if (row.start + row.length > rawLength) return undefined;
   return {
     pack: pack.id,
     birth: pack.birth,
@@ -432,9 +435,9 @@ function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
     offset: row.start,
     length: row.length,
     frameOffset,
-    storedLength: frame.storedLength,
-    rawLength: frame.rawLength,
-    codec: frame.codec,
+    storedLength,
+    rawLength,
+    codec: frames[at + 3] === 0 ? 0 : 1,
   };
 }
 

@@ -6,7 +6,7 @@ import { fromHex } from "../base/hex.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { damagedCatalog } from "./catalog.ts";
 import type { SegmentPack } from "./index-segment.ts";
-import { packKindNumber, readPackKind } from "./pack.ts";
+import { packKindNumber, readFrameLengths, readPackKind } from "./pack.ts";
 
 /** A row as SQLite gives it; `lowest` is the lowest birth of all rows of this pack. */
 export type PackRow = {
@@ -18,13 +18,18 @@ export type PackRow = {
   lowest: number;
 };
 
-/** A pack row that was checked; frames stay encoded, which is a tenth of the memory. */
+/** A pack row that was checked; as objects its frames would take ten times the memory. */
 export type KnownPack = {
   readonly id: string;
   readonly idBytes: Uint8Array;
   readonly birth: number;
   readonly value: Uint8Array;
+  /** Of each frame the offset, stored length and raw length, and at last its codec. */
+  readonly frames: Uint32Array;
 };
+
+/** Numbers of `KnownPack.frames` for one frame. */
+export const FRAME_NUMBER_COUNT = 4;
 
 /** The checksum of a pack row over key and value. */
 export function packChecksum(id: string, birth: number, value: Uint8Array): number {
@@ -59,7 +64,22 @@ export function readPackValue(
 /** A row whose checksum agrees; AppError `damaged` with `context.catalog` otherwise. */
 export function checkedPack({ id, birth, value, checksum }: PackRow): KnownPack {
   if (checksum === packChecksum(id, birth, value)) {
-    return { id, idBytes: fromHex(id), birth, value };
+    const pack = { id, idBytes: fromHex(id), birth, value, frames: NO_FRAMES };
+    return { ...pack, frames: readFrames(pack) };
   }
   throw damagedCatalog(`the row of pack ${id} has a wrong checksum`);
+}
+
+const NO_FRAMES = new Uint32Array(0);
+
+function readFrames(pack: KnownPack): Uint32Array {
+  const { reader } = readPackValue(pack);
+  const frames = new Uint32Array(reader.varint() * FRAME_NUMBER_COUNT);
+  let offset = 0;
+  for (let index = 0; index < frames.length; index += FRAME_NUMBER_COUNT) {
+    const { codec, storedLength, rawLength } = readFrameLengths(reader);
+    frames.set([offset, storedLength, rawLength, codec], index);
+    offset += storedLength;
+  }
+  return frames;
 }

@@ -45,6 +45,8 @@ export type RestoreOptions = {
 export type RestorePlanOptions = RestoreOptions & {
   /** Where chunks lie, to tell what will be fetched. */
   readonly locate?: (id: Uint8Array) => ChunkLocation | undefined;
+  /** Asks `locate` many times at less than the price of each. */
+  readonly together?: (ask: () => void) => void;
 };
 
 /** The frame that holds a chunk. */

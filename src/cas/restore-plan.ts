@@ -73,6 +73,9 @@ export async function surveyRestore(options: RestorePlanOptions): Promise<Survey
   return { selection, ...surveyor.finish() };
 }
 
+/** Chunks that are located together. */
+const LOCATE_COUNT = 1000;
+
 /** Counts, and looks at what is there. */
 class Surveyor {
   readonly #options: RestorePlanOptions;
@@ -91,6 +94,8 @@ class Surveyor {
   #freedBytes = 0;
   readonly #fetches = new Map<string, Uint8Array>();
   #bytesToFetch = 0;
+  /** Chunks whose places were not asked for yet. */
+  #unlocated: Uint8Array[] = [];
   readonly #groups = new Set<number>([0]);
   /** The last directory that is not there yet, and lies in no other such. */
   #absent: string | undefined;
@@ -158,6 +163,7 @@ class Surveyor {
   }
 
   finish(): Pick<Survey, "groups" | "plan"> {
+    this.#locateAll();
     const bytesToWrite = this.#bytes - this.#bytesKept;
     const spaceFreeBytes = this.#measureSpace();
     // What a window replaces is there twice for a moment.
@@ -199,12 +205,23 @@ class Surveyor {
       return;
     }
     for await (const refs of readChunkRefs(record, this.#options)) {
-      for (const ref of refs) {
-        const location = locate(ref.id);
+      for (const { id } of refs) this.#unlocated.push(id);
+      if (this.#unlocated.length >= LOCATE_COUNT) this.#locateAll();
+    }
+  }
+
+  #locateAll(): void {
+    const { locate, together = (ask) => ask() } = this.#options;
+    const ids = this.#unlocated;
+    this.#unlocated = [];
+    if (locate === undefined || ids.length === 0) return;
+    together(() => {
+      for (const id of ids) {
+        const location = locate(id);
         // What is nowhere is for the run to report.
         if (location !== undefined) this.#takeFrame(location);
       }
-    }
+    });
   }
 
   #takeFrame({ pack, frame, storedLength }: ChunkLocation): void {

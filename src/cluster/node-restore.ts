@@ -38,6 +38,7 @@ export async function planOnNode(
       extra: request.paths.length === 0 ? target.extra : "keep",
       captureFolders: [parts.config.scratchFolder],
       locate: (id) => parts.repository.index.find(id)[0],
+      together: (ask) => parts.repository.index.together(ask),
       signal,
     });
     plans.push({
