@@ -108,9 +108,10 @@ export async function runScenario(options: ScenarioOptions): Promise<ScenarioRes
   spread(all.slice(now.length), roots, 1);
   await backup(cluster, gathered, "changed");
   const changed = record(cluster);
+  notePeaks(cluster, gathered, "backups");
   empty(cluster.root(LOST));
   await restore(cluster, gathered, { step: "lost node", backup: "changed", wanted: changed.trees });
-  notePeaks(cluster, gathered, "old");
+  notePeaks(cluster, gathered, "backups and restore");
   await cluster.stopAll();
   for (const [backup, wanted] of [
     ["changed", changed.trees],

@@ -91,7 +91,7 @@ export type DatabaseMeaning = readonly [kind: ErrorKind, guidance: string];
 
 const DAMAGED: DatabaseMeaning = [
   "damaged",
-  "Move the file away: it is built again from the sites.",
+  "Move the file away: a catalog is built again from the sites, a journal begins anew.",
 ];
 const NO_ACCESS: DatabaseMeaning = [
   "permission",

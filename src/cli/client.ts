@@ -80,7 +80,12 @@ export class Client {
   async #json<T>(path: string, init: BunFetchRequestInit): Promise<T> {
     const response = await this.#send(path, init);
     if (!response.ok) throw await this.#error(response);
-    return (await response.json()) as T;
+    try {
+      return (await response.json()) as T;
+    } catch {
+      // Another program's page, or an answer that was cut off.
+      throw errorFromAnswer(response.status, undefined, this.url);
+    }
   }
 
   async #error(response: Response): Promise<AppError> {

@@ -227,6 +227,23 @@ describe("a node", () => {
   );
 });
 
+describe("an address", () => {
+  test("where another program answers is told as that, and not as a defect", async () => {
+    await using cluster = await made({ nodes: ["a"] });
+    const pages = [
+      () => new Response("<html>"),
+      () => new Response("<html>", { status: 404 }),
+      () => Response.json({ error: "what?" }, { status: 500 }),
+    ];
+    for (const page of pages) {
+      const other = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: page });
+      const end = await cluster.run(["list", "-u", other.url.origin]);
+      expectTold(end, 1, other.url.origin, "not as Astacus does", "another program");
+      await other.stop(true);
+    }
+  });
+});
+
 describe("two coordinators", () => {
   test(
     "at once: one backup is made, the other is told of it and works afterwards",
