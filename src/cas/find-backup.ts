@@ -1,10 +1,13 @@
 /**
  * Finding a backup by what people type: its name, its id, the first digits of its id, or nothing
- * for the newest complete one. Several backups of one name are told apart by id.
+ * (or `latest`) for the newest complete one. Several backups of one name are told apart by id.
  */
 import { AppError } from "../base/error.ts";
 import type { BackupRecord, RepositoryState } from "./state.ts";
 import { listedBackups, newestComplete } from "./state.ts";
+
+/** What people say for the newest complete backup. */
+const NEWEST = "latest";
 
 /** Shortest prefix of an id that counts. */
 const ID_PREFIX_LENGTH_MIN = 6;
@@ -19,7 +22,7 @@ export function findBackup(
   cluster: string | undefined,
   options: { readonly forgotten?: boolean } = {},
 ): BackupRecord {
-  if (wanted === undefined || wanted === "") {
+  if (wanted === undefined || wanted === "" || wanted === NEWEST) {
     const newest = newestComplete(state, cluster);
     if (newest !== undefined) return newest;
     throw new AppError("not-found", "There is no complete backup yet.", {

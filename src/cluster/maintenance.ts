@@ -109,7 +109,7 @@ export async function runMarkOperation(
   request: { readonly backups: readonly string[]; readonly reason?: string },
 ): Promise<JsonValue> {
   const { repository, config } = parts;
-  if (request.backups.length === 0) {
+  if (request.backups.length === 0 || request.backups.includes("")) {
     throw new AppError("usage", "No backup was named.", {
       guidance: "Name one or more; `astacus list` shows them.",
     });

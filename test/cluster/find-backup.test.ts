@@ -14,6 +14,7 @@ test("nothing means the newest complete one of the cluster", () => {
   );
   expect(findBackup(state, undefined, "c").name).toBe("two");
   expect(findBackup(state, "", "other").name).toBe("four");
+  expect(findBackup(state, "latest", "c").name).toBe("two");
 });
 
 test("without a complete one, nothing finds nothing and says what to do", () => {
