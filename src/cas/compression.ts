@@ -16,10 +16,12 @@ export const OWN_FRAME_BYTES_MIN = 64 * 1024;
 /** The level of shared frames at least: small files have much in common, and are few bytes. */
 const SHARED_LEVEL_MIN = 3;
 
-const SAMPLE_SIZE_BYTES = 4 * 1024;
 const SAMPLE_LEVEL = 1;
-/** Middle, start, end: the first that shrinks decides. */
-const SAMPLE_PLACES = [0.5, 0, 1];
+/** Middle, then start: the first that shrinks decides. The longer one sees what repeats after a page. */
+const SAMPLES = [
+  { place: 0.5, sizeBytes: 12 * 1024 },
+  { place: 0, sizeBytes: 4 * 1024 },
+] as const;
 
 /** A sample that shrinks below this share of itself says that compressing pays. */
 const SAMPLE_SHARE_MAX = 0.92;
@@ -32,15 +34,13 @@ export function sharedLevelOf(compression: Compression): number {
   return Math.max(compression.level, SHARED_LEVEL_MIN);
 }
 
-/** False if samples from the middle, start and end all say that the bytes would not shrink. */
+/** False if samples from the middle and the start both say that the bytes would not shrink. */
 export function looksCompressible(bytes: Uint8Array): boolean {
-  const last = bytes.length - SAMPLE_SIZE_BYTES;
-  if (last <= 0) return true;
-  return SAMPLE_PLACES.some((place) => {
-    const start = Math.floor(last * place);
-    const sample = bytes.subarray(start, start + SAMPLE_SIZE_BYTES);
+  return SAMPLES.some(({ place, sizeBytes }) => {
+    const start = Math.max(0, Math.floor((bytes.length - sizeBytes) * place));
+    const sample = bytes.subarray(start, start + sizeBytes);
     const stored = Bun.zstdCompressSync(sample, { level: SAMPLE_LEVEL });
-    return stored.length < SAMPLE_SHARE_MAX * SAMPLE_SIZE_BYTES;
+    return stored.length < SAMPLE_SHARE_MAX * sample.length;
   });
 }
 
