@@ -75,7 +75,10 @@ export interface TrustedRows {
   trusts(number: number): boolean;
 }
 
-/** Problems of one backup: the first ones by name, all of them counted. */
+/**
+ * Problems of one backup: the first ones by name, all of them counted. Harmless ones count only where
+ * they are named, so that whoever sees more than are named knows that something is missing.
+ */
 export class ProblemList {
   readonly #named: Problem[] = [];
   #count = 0;
@@ -89,8 +92,9 @@ export class ProblemList {
   }
 
   add(problem: Problem): void {
-    this.#count += 1;
-    if (this.#named.length < PROBLEM_COUNT_MAX) this.#named.push(problem);
+    const isNamed = this.#named.length < PROBLEM_COUNT_MAX;
+    if (isNamed) this.#named.push(problem);
+    if (isNamed || problem.kind !== "unsupported") this.#count += 1;
   }
 }
 

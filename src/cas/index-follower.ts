@@ -55,6 +55,15 @@ export class IndexFollower {
     );
   }
 
+  /**
+   * Forgets deleted packs that a merge makes the state forget, before it does. Else a node that was
+   * away would find them in a former segment for as long as it cannot read what replaced that one.
+   */
+  forgetDropped(state: RepositoryState, dropped: readonly string[]): void {
+    if (dropped.length === 0) return;
+    this.#index.removePacks(dropped, (pack) => state.deleted.get(pack)?.floor ?? 0);
+  }
+
   /** Reads what became current and drops what did not stay; true if all of it could be read. */
   async follow(state: RepositoryState, options: SiteCall = {}): Promise<boolean> {
     const held = new Set(this.#index.listSegments());

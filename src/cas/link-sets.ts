@@ -71,6 +71,7 @@ export class LinkSets implements Disposable {
   }
 }
 
+/** Inodes are given away again, even during a walk: the time of birth tells the files apart. */
 function keyOf(stat: FileStat): string {
-  return `${stat.device}:${stat.inode}`;
+  return `${stat.device}:${stat.inode}:${stat.birthtimeNs}`;
 }

@@ -86,7 +86,10 @@ export class TrustedLists {
   }
 }
 
-/** Adds the lists of a node in earlier backups to the uses, with their moves. */
+/**
+ * Adds the lists of a node in earlier backups to the uses, with their moves. A pack that was moved to
+ * and is not in our index has frames that we cannot name, and a repack would take them for unused.
+ */
 export async function addNodeLists(
   backups: readonly BackupRecord[],
   uses: UseTable,
@@ -106,9 +109,20 @@ export async function addNodeLists(
       listPacks: [],
     };
     for await (const batch of readBackupUses(state, own, source, { frameCountOf, signal })) {
-      for (const use of batch) uses.add(use);
+      for (const use of batch) {
+        if (use.isWhole && use.frameCount === 0) throw unknownPack(use.pack);
+        uses.add(use);
+      }
     }
   }
+}
+
+function unknownPack(pack: string): AppError {
+  return new AppError("conflict", `Pack ${pack} is not in this node's index of chunks yet.`, {
+    guidance: "Run the backup again: it looks up what that pack should hold.",
+    retryable: true,
+    context: { reason: "packs-gone", pack },
+  });
 }
 
 /** Writes the uses as a pack list. */

@@ -333,7 +333,9 @@ export class Repository {
     for await (const entries of readEntries(this.site, range, { ...call, found: tip.found })) {
       const replay = new Replay(state);
       for (const { sequence, bytes } of entries) {
-        replay.apply(decodeEntry(bytes, sequence), entryHash(bytes));
+        const entry = decodeEntry(bytes, sequence);
+        if (entry.kind === "merge") this.#follower.forgetDropped(replay.state, entry.body.dropped);
+        replay.apply(entry, entryHash(bytes));
       }
       ({ state } = replay);
       this.#log.save(state, entries);

@@ -66,7 +66,7 @@ export class ContentComparer {
     this.#options = options;
   }
 
-  /** True if the file at `path` has exactly the bytes of the record. */
+  /** True if the file at `path` has exactly the bytes of the record, and kept still meanwhile. */
   async isEqual(path: string, record: RegularFile, stat: FileStat): Promise<boolean> {
     if (stat.type !== "file" || stat.sizeBytes !== record.sizeBytes) return false;
     const handle = this.#tryOpen(path);
@@ -79,7 +79,8 @@ export class ContentComparer {
           offset += ref.length;
         }
       }
-      return this.#files.stat(handle).sizeBytes === record.sizeBytes;
+      const after = this.#files.stat(handle);
+      return after.sizeBytes === record.sizeBytes && after.mtimeNs === stat.mtimeNs;
     } finally {
       this.#files.close(handle);
     }

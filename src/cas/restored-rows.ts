@@ -30,6 +30,8 @@ export class RestoredRows implements Disposable {
   /** A file that is in place, with its stat. */
   add(record: FileRecord, stat: FileStat): void {
     if (record.type !== "file" || record.content.form !== "inline") return;
+    // Somebody was faster: the stat is of other contents than the record.
+    if (stat.mtimeNs !== record.mtimeNs || stat.sizeBytes !== record.sizeBytes) return;
     this.#cursor.put(record.path, {
       inode: stat.inode,
       birthtimeNs: stat.birthtimeNs,

@@ -154,9 +154,12 @@ export class UsedPacks implements Disposable {
   ): Promise<boolean> {
     const wanted = this.#listWanted(state, without);
     for (const key of this.#unreadable.keys()) if (!wanted.has(key)) this.#unreadable.delete(key);
+    const movedCount = this.#everMoved.size;
     for (const moves of state.moves.values()) {
       for (const { from } of moves) for (const pack of from) this.#everMoved.add(pack);
     }
+    // Leaves that were read before a repack do not say which of its packs they use.
+    if (this.#everMoved.size > movedCount) this.#leaves.clear();
     for (const [key, one] of wanted) {
       if (this.#covered.has(key) || this.#coverMoves(key, one)) continue;
       try {

@@ -234,6 +234,8 @@ class VolumeWriter {
       this.#drop(slot, "vanished", "It is not a file any more.");
       return;
     }
+    // Another file has the name by now: the set's next path is its first one.
+    if (before.inode !== slot.entry.stat.inode) this.#forgetLinks(slot);
     const { sizeBytes, content } = file;
     this.#attempt(slot, () => ({
       ...this.#head({ ...slot.entry, stat: before }),
@@ -286,10 +288,14 @@ class VolumeWriter {
   }
 
   #drop(slot: Slot, kind: Problem["kind"], message: string): void {
-    const { path, stat } = slot.entry;
     slot.state = "dropped";
+    this.#forgetLinks(slot);
+    this.#report({ path: slot.entry.path, kind, message });
+  }
+
+  /** The path does not stand for its set of hard links. */
+  #forgetLinks({ entry: { path, stat } }: Slot): void {
     if (stat.linkCount > 1 && this.#links.get(stat) === path) this.#links.delete(stat);
-    this.#report({ path, kind, message });
   }
 
   #report(problem: Problem): void {
