@@ -72,7 +72,15 @@ export function* walkVolume(options: WalkOptions): Generator<WalkEntry, void, un
     yield { path, stat, readPath };
     if (stat.type !== "directory") continue;
     if (stat.device === device || options.crossDevices === true) folder.waiting.push(name);
+    else options.onProblem?.(otherDevice(path));
   }
+}
+
+/** What lies there is not in the backup, and nobody may believe that it is. */
+function otherDevice(path: string): Problem {
+  const message =
+    "is another file system and was not entered; exclude it, or back it up as a root of its own";
+  return { path, kind: "unreadable", message };
 }
 
 function mustLookAtRoot(files: FileSystem, root: string): FileStat {

@@ -100,7 +100,7 @@ test("a skipped path is left out with what is below it", () => {
   expect(walk(folder.path, { skip: (path) => path === ".captures" })).toEqual(["b"]);
 });
 
-test("a folder on another device is an entry and is not entered", () => {
+test("a folder on another device is an entry, is not entered, and is a problem", () => {
   using folder = temporaryFolder();
   makeTree(folder.path, ["mounted/a", "b"]);
   const files: FileSystem = Object.assign(Object.create(realFileSystem) as FileSystem, {
@@ -111,6 +111,9 @@ test("a folder on another device is an entry and is not entered", () => {
     },
   });
   expect(walk(folder.path, { files })).toEqual(["b", "mounted"]);
+  const problems: Problem[] = [];
+  walk(folder.path, { files, onProblem: (problem) => problems.push(problem) });
+  expect(problems).toMatchObject([{ path: "mounted", kind: "unreadable" }]);
   expect(walk(folder.path, { files, crossDevices: true })).toEqual(["b", "mounted", "mounted/a"]);
 });
 
