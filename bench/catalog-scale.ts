@@ -11,10 +11,10 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { realDatabases } from "../src/base/databases.ts";
 import { sha256, sha256Hex, toHex } from "../src/base/hex.ts";
-import { Catalog } from "../src/cas/catalog.ts";
-import { ChunkIndex } from "../src/cas/catalog-index.ts";
-import { decodeSegment, encodeSortedSegment } from "../src/cas/index-segment.ts";
-import type { EncodedSegment, SegmentChunk, SegmentPack } from "../src/cas/index-segment.ts";
+import { Catalog } from "../src/cas/catalog/catalog.ts";
+import { ChunkIndex } from "../src/cas/catalog/catalog-index.ts";
+import { decodeSegment, encodeSortedSegment } from "../src/cas/format/index-segment.ts";
+import type { EncodedSegment, SegmentChunk, SegmentPack } from "../src/cas/format/index-segment.ts";
 
 const CHUNK_SIZE_BYTES = 262_144;
 const CHUNKS_OF_FRAME = 2;

@@ -6,8 +6,8 @@
  *     bun bench/hash-and-chunk.ts [--json]
  */
 import { cpus } from "node:os";
-import { Chunker } from "../src/cas/chunker.ts";
-import type { ChunkerImplementation } from "../src/cas/chunker.ts";
+import { Chunker } from "../src/cas/format/chunker.ts";
+import type { ChunkerImplementation } from "../src/cas/format/chunker.ts";
 import { DATA_KINDS, makeData } from "../test/cas/chunker-data.ts";
 import type { DataKind } from "../test/cas/chunker-data.ts";
 

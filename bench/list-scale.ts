@@ -13,10 +13,10 @@ import { realClock } from "../src/base/clock.ts";
 import { realDatabases } from "../src/base/databases.ts";
 import { sha256Hex } from "../src/base/hex.ts";
 import { realRandom } from "../src/base/random.ts";
-import { Catalog } from "../src/cas/catalog.ts";
-import type { BackupBody } from "../src/cas/entry.ts";
-import { drawId } from "../src/cas/ids.ts";
-import { Repository } from "../src/cas/repository.ts";
+import { Catalog } from "../src/cas/catalog/catalog.ts";
+import type { BackupBody } from "../src/cas/log/entry.ts";
+import { drawId } from "../src/cas/format/ids.ts";
+import { Repository } from "../src/cas/log/repository.ts";
 import { makeDirectorySite, openDirectorySite } from "../src/sites/directory-site.ts";
 import { runMeasured } from "./measure.ts";
 

@@ -1,5 +1,5 @@
 /**
- * Compiles the chunker's SIMD code and writes it as base64 into src/cas/chunker-wasm/binary.ts,
+ * Compiles the chunker's SIMD code and writes it as base64 into src/cas/format/chunker-wasm/binary.ts,
  * with the hash of the source that it came from. With `--check` nothing is written: the exit code
  * says whether the committed binary is what the committed source compiles to.
  *
@@ -9,7 +9,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const FOLDER = join(import.meta.dir, "../src/cas/chunker-wasm");
+const FOLDER = join(import.meta.dir, "../src/cas/format/chunker-wasm");
 const SOURCE = join(FOLDER, "chunker.as.ts");
 const TARGET = join(FOLDER, "binary.ts");
 const LINE_LENGTH = 92;

@@ -252,7 +252,7 @@ function matchingLines({ path, code }: Source, pattern: RegExp, what: string): s
   });
 }
 
-/** `cas` for `src/cas/pack.ts`, undefined outside the folders of src. */
+/** `cas` for `src/cas/format/pack.ts`, undefined outside the folders of src. */
 function layerOf(path: string): string | undefined {
   return /^src\/([^/]+)\//.exec(path)?.[1];
 }

@@ -6,7 +6,7 @@ import { AppError, toAppError } from "../base/error.ts";
 import { joinPath, textFromPath } from "../base/path.ts";
 import { createProduct } from "../products/create-product.ts";
 import type { ProductCheck } from "../products/product.ts";
-import { readHeader } from "../cas/header-object.ts";
+import { readHeader } from "../cas/log/header-object.ts";
 import { convertConfig } from "../server/convert-config.ts";
 import type { Config } from "../server/config.ts";
 import { openSite } from "../server/open-site.ts";

@@ -2,7 +2,7 @@
  * `astacus cleanup`, `delete`, `undelete`, `pin` and `unpin`.
  */
 import { AppError } from "../base/error.ts";
-import type { CleanupReport } from "../cas/cleanup.ts";
+import type { CleanupReport } from "../cas/clean/cleanup.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import type { Client } from "./client.ts";

@@ -4,8 +4,8 @@
 import { AppError } from "../base/error.ts";
 import { nearest } from "../base/nearest.ts";
 import { sha256Hex, toHex } from "../base/hex.ts";
-import { CHUNKER_SETTINGS_DEFAULT } from "../cas/chunker.ts";
-import { initRepository } from "../cas/header-object.ts";
+import { CHUNKER_SETTINGS_DEFAULT } from "../cas/format/chunker.ts";
+import { initRepository } from "../cas/log/header-object.ts";
 import type { SharedConfig, SiteConfig } from "../server/config.ts";
 import { openSite } from "../server/open-site.ts";
 import { makeDirectorySite } from "../sites/directory-site.ts";

@@ -1,7 +1,7 @@
 /**
  * `astacus verify`, by a server or straight from the site.
  */
-import type { VerifyReport } from "../cas/verify.ts";
+import type { VerifyReport } from "../cas/read/verify.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";

@@ -1,7 +1,7 @@
 /**
  * A verification's report in words.
  */
-import type { VerifyReport } from "../cas/verify.ts";
+import type { VerifyReport } from "../cas/read/verify.ts";
 import { count, size } from "./table.ts";
 
 const PROBLEMS_SHOWN = 20;

@@ -4,8 +4,8 @@
  * if in addition every file of every share could be read.
  */
 import { textFromPath } from "../base/path.ts";
-import type { Manifest } from "../cas/manifest.ts";
-import { MANIFEST_PROBLEM_COUNT_MAX } from "../cas/manifest.ts";
+import type { Manifest } from "../cas/format/manifest.ts";
+import { MANIFEST_PROBLEM_COUNT_MAX } from "../cas/format/manifest.ts";
 import type { Completeness } from "../products/product.ts";
 import type { NodeStoredAnswer } from "./protocol.ts";
 

@@ -5,11 +5,11 @@
  */
 import { AppError, toAppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
-import type { BackupDraft } from "../cas/backup-commit.ts";
-import { commitBackup } from "../cas/backup-commit.ts";
-import { manifestKey } from "../cas/ids.ts";
-import type { Manifest } from "../cas/manifest.ts";
-import { encodeManifest } from "../cas/manifest.ts";
+import type { BackupDraft } from "../cas/write/backup-commit.ts";
+import { commitBackup } from "../cas/write/backup-commit.ts";
+import { manifestKey } from "../cas/format/ids.ts";
+import type { Manifest } from "../cas/format/manifest.ts";
+import { encodeManifest } from "../cas/format/manifest.ts";
 import type { ClusterOutcome, ClusterPhaseContext, Json, Phase } from "../products/product.ts";
 import { PHASE_REDO_COUNT_MAX } from "../products/product.ts";
 import { runAlways } from "./always-phases.ts";

@@ -2,14 +2,14 @@
  * Backups as people and programs see them: one row for a list, one page for a single backup. Made
  * from the replayed log and, for the page, from the manifest; no request to the site for a list.
  */
-import type { Manifest } from "../cas/manifest.ts";
-import { readManifest } from "../cas/manifest.ts";
-import { findBackup } from "../cas/find-backup.ts";
-import type { Repository } from "../cas/repository.ts";
-import type { RetentionPolicy } from "../cas/retention.ts";
-import { planRetention } from "../cas/retention.ts";
-import type { BackupRecord, RepositoryState } from "../cas/state.ts";
-import { isPinned, listedBackups } from "../cas/state.ts";
+import type { Manifest } from "../cas/format/manifest.ts";
+import { readManifest } from "../cas/format/manifest.ts";
+import { findBackup } from "../cas/log/find-backup.ts";
+import type { Repository } from "../cas/log/repository.ts";
+import type { RetentionPolicy } from "../cas/clean/retention.ts";
+import { planRetention } from "../cas/clean/retention.ts";
+import type { BackupRecord, RepositoryState } from "../cas/log/state.ts";
+import { isPinned, listedBackups } from "../cas/log/state.ts";
 
 /** One row of `list`. */
 export type BackupSummary = {

@@ -6,8 +6,8 @@
 import type { Doors } from "../base/doors.ts";
 import { AppError, toAppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
-import { entryHash } from "../cas/entry.ts";
-import type { Repository } from "../cas/repository.ts";
+import { entryHash } from "../cas/log/entry.ts";
+import type { Repository } from "../cas/log/repository.ts";
 import type { NodeAddress } from "./network.ts";
 import { callNode } from "./network.ts";
 import type { OperationContext } from "./operations.ts";

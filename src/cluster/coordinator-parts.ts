@@ -3,8 +3,8 @@
  */
 import type { Database } from "bun:sqlite";
 import type { Doors } from "../base/doors.ts";
-import type { ChunkSource } from "../cas/chunk-source.ts";
-import type { Repository } from "../cas/repository.ts";
+import type { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { MemberConfig } from "./member-config.ts";

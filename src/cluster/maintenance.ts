@@ -3,12 +3,12 @@
  * repository alone and may run beside anything.
  */
 import { AppError } from "../base/error.ts";
-import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/backup-marks.ts";
-import { planCleanup, runCleanup } from "../cas/cleanup.ts";
-import { findBackup } from "../cas/find-backup.ts";
-import type { VerifyReport } from "../cas/verify.ts";
-import { verifyRepository } from "../cas/verify.ts";
-import type { RetentionPolicy } from "../cas/retention.ts";
+import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/clean/backup-marks.ts";
+import { planCleanup, runCleanup } from "../cas/clean/cleanup.ts";
+import { findBackup } from "../cas/log/find-backup.ts";
+import type { VerifyReport } from "../cas/read/verify.ts";
+import { verifyRepository } from "../cas/read/verify.ts";
+import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";

@@ -2,8 +2,8 @@
  * What one member of a cluster is told by the composition: names, folders and figures, already
  * checked. Nothing here knows a configuration file.
  */
-import type { BackupSettings } from "../cas/backup-settings.ts";
-import type { RetentionPolicy } from "../cas/retention.ts";
+import type { BackupSettings } from "../cas/write/backup-settings.ts";
+import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { NodeAddress } from "./network.ts";
 
 /** Settings of a member; durations in ms, sizes in bytes, paths as byte strings. */

@@ -1,14 +1,14 @@
 /**
  * A node's share of one backup: walks the product's volumes into the repository and answers with
- * the roots of what it stored. Wraps the write path (src/cas/backup-writer.ts) with claims that go
+ * the roots of what it stored. Wraps the write path (src/cas/write/backup-writer.ts) with claims that go
  * to the coordinator, and with progress events.
  */
 import { AppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
-import type { Claims, NodeProgress } from "../cas/backup-writer.ts";
-import { NodeBackup } from "../cas/backup-writer.ts";
-import { localClaims } from "../cas/claims.ts";
-import type { DataPlane } from "../cas/plane.ts";
+import type { Claims, NodeProgress } from "../cas/write/backup-writer.ts";
+import { NodeBackup } from "../cas/write/backup-writer.ts";
+import { localClaims } from "../cas/write/claims.ts";
+import type { DataPlane } from "../cas/write/plane.ts";
 import type { NodePhaseContext } from "../products/product.ts";
 import type { Leased } from "./lease.ts";
 import type { NodeAddress } from "./network.ts";

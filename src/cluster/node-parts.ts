@@ -2,10 +2,10 @@
  * What one node's side of the operations works with.
  */
 import type { Doors } from "../base/doors.ts";
-import type { Catalog } from "../cas/catalog.ts";
-import type { ChunkSource } from "../cas/chunk-source.ts";
-import type { DataPlane } from "../cas/plane.ts";
-import type { Repository } from "../cas/repository.ts";
+import type { Catalog } from "../cas/catalog/catalog.ts";
+import type { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { DataPlane } from "../cas/write/plane.ts";
+import type { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
 import type { MemberConfig } from "./member-config.ts";
 

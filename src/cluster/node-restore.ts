@@ -4,10 +4,10 @@
  */
 import { AppError } from "../base/error.ts";
 import { pathFromText, textFromPath } from "../base/path.ts";
-import type { Manifest } from "../cas/manifest.ts";
-import { readManifest } from "../cas/manifest.ts";
-import { RestoredRows } from "../cas/restored-rows.ts";
-import { planVolumeRestore, runVolumeRestore } from "../cas/restore.ts";
+import type { Manifest } from "../cas/format/manifest.ts";
+import { readManifest } from "../cas/format/manifest.ts";
+import { RestoredRows } from "../cas/catalog/restored-rows.ts";
+import { planVolumeRestore, runVolumeRestore } from "../cas/read/restore.ts";
 import type { NodePhaseContext, RestoreTarget } from "../products/product.ts";
 import type { NodeParts } from "./node-parts.ts";
 import type { JsonValue, PhaseEvent, Placed, VolumePlan } from "./protocol.ts";

@@ -6,8 +6,8 @@
  */
 import { z } from "zod";
 import { AppError } from "../base/error.ts";
-import { segmentRefSchema } from "../cas/entry.ts";
-import { treeRootSchema } from "../cas/tree.ts";
+import { segmentRefSchema } from "../cas/log/entry.ts";
+import { treeRootSchema } from "../cas/format/tree.ts";
 
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
 export const PROTOCOL_VERSION = 1;

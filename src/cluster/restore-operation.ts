@@ -4,11 +4,11 @@
  * cleanup takes it away underneath.
  */
 import { AppError, toAppError } from "../base/error.ts";
-import { pinBackup, dropPin } from "../cas/backup-marks.ts";
-import type { Manifest } from "../cas/manifest.ts";
-import { readManifest } from "../cas/manifest.ts";
-import type { BackupRecord } from "../cas/state.ts";
-import { findBackup } from "../cas/find-backup.ts";
+import { pinBackup, dropPin } from "../cas/clean/backup-marks.ts";
+import type { Manifest } from "../cas/format/manifest.ts";
+import { readManifest } from "../cas/format/manifest.ts";
+import type { BackupRecord } from "../cas/log/state.ts";
+import { findBackup } from "../cas/log/find-backup.ts";
 import type { ClusterPhaseContext, Json } from "../products/product.ts";
 import { runAlways } from "./always-phases.ts";
 import { ClusterSession } from "./cluster-session.ts";

@@ -4,7 +4,7 @@
  * site's segments, which are checked by their hashes, and the work is done once more.
  */
 import { AppError } from "../base/error.ts";
-import type { Repository } from "../cas/repository.ts";
+import type { Repository } from "../cas/log/repository.ts";
 
 /** Does the work; if it meets damage, once more over an index that was built again. */
 export async function withSoundIndex<Result>(

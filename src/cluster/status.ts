@@ -2,7 +2,7 @@
  * What a person asks first: is everything up, what runs, how old is the newest good backup.
  */
 import { toAppError } from "../base/error.ts";
-import { newestComplete } from "../cas/state.ts";
+import { newestComplete } from "../cas/log/state.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import { callNode } from "./network.ts";
 import type { NodeService } from "./node-service.ts";

@@ -6,8 +6,8 @@
 import picomatch from "picomatch";
 import { AppError, toAppError } from "../base/error.ts";
 import { joinPath, pathFromText, textFromPath } from "../base/path.ts";
-import type { FileNature, Problem, VolumeSource } from "../cas/volume-source.ts";
-import { walkVolume } from "../cas/walk.ts";
+import type { FileNature, Problem, VolumeSource } from "../cas/write/volume-source.ts";
+import { walkVolume } from "../cas/write/walk.ts";
 import type { FilesConfig } from "./files-config.ts";
 import type {
   NodePhaseContext,

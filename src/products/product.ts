@@ -10,7 +10,7 @@
  * Walked on paper through M3 and Cassandra in docs/products/walked.md.
  */
 import type { Doors } from "../base/doors.ts";
-import type { VolumeSource } from "../cas/volume-source.ts";
+import type { VolumeSource } from "../cas/write/volume-source.ts";
 
 /** Plain data that crosses the wire and lies in the manifest. */
 export type Json =

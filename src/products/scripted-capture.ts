@@ -9,7 +9,7 @@ import { z } from "zod";
 import type { FileSystem } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
-import type { FileNature, VolumeSource, WalkEntry } from "../cas/volume-source.ts";
+import type { FileNature, VolumeSource, WalkEntry } from "../cas/write/volume-source.ts";
 import type { Json, NodePhaseContext } from "./product.ts";
 import { readText, replaceFile } from "./scripted-registry.ts";
 

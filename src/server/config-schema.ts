@@ -134,8 +134,8 @@ const backupSchema = z
     chunkSize: z.enum(["64KiB", "128KiB", "256KiB", "1MiB"]).default("256KiB").meta({
       description: "The mean size of chunks. Read only by `site init`: the repository keeps it.",
     }),
-    packSize: sizeField({ min: 1024 ** 2, max: 60 * 1024 ** 2 })
-      .prefault("16MiB")
+    packSize: sizeField({ min: 1024 ** 2, max: 48 * 1024 ** 2 })
+      .prefault("8MiB")
       .meta({
         description: "How large packs, the objects that hold chunks, are made.",
       }),
@@ -166,7 +166,7 @@ const backupSchema = z
     }),
     compression: z
       .strictObject({
-        level: count(-7, 19).default(3).meta({
+        level: count(1, 19).default(1).meta({
           description: "The level of zstd: higher is smaller and slower.",
         }),
       })

@@ -11,7 +11,7 @@ import { dirname, isAbsolute, join } from "node:path";
 import { pathFromText } from "../base/path.ts";
 import type { Secret } from "../base/secret.ts";
 import { parseSize } from "../base/units.ts";
-import type { RetentionPolicy } from "../cas/retention.ts";
+import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import { checkAcross, unknownName } from "./config-checks.ts";
 import { childOf, outlineOf } from "./config-outline.ts";
 import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";

@@ -5,7 +5,7 @@
  */
 import type { Clock } from "../base/doors.ts";
 import { AppError, toAppError } from "../base/error.ts";
-import { newestComplete } from "../cas/state.ts";
+import { newestComplete } from "../cas/log/state.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "../cluster/protocol.ts";
 import type { OpenNode } from "./compose.ts";
 import type { Config } from "./config.ts";

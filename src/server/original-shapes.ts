@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { AppError } from "../base/error.ts";
-import type { RetentionPolicy } from "../cas/retention.ts";
+import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { BackupSummary } from "../cluster/backup-summary.ts";
 import type { MapPair } from "../cluster/node-map.ts";
 import type { OperationRecord, OperationState } from "../cluster/operations.ts";

@@ -5,9 +5,9 @@
  */
 import { z } from "zod";
 import { toAppError } from "../base/error.ts";
-import type { BackupArchive } from "../cas/archive-backup.ts";
-import type { ArchiveFormat } from "../cas/archive.ts";
-import { ARCHIVE_FORMATS } from "../cas/archive.ts";
+import type { BackupArchive } from "../cas/read/archive-backup.ts";
+import type { ArchiveFormat } from "../cas/read/archive.ts";
+import { ARCHIVE_FORMATS } from "../cas/read/archive.ts";
 import { defineRoute, mustParse } from "./route.ts";
 import type { Call } from "./route.ts";
 

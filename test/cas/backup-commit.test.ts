@@ -2,9 +2,9 @@
  * Commits of backups by writers that slept: what they planned with may be retired or gone.
  */
 import { describe, expect, test } from "bun:test";
-import { pinBackup, undoForget } from "../../src/cas/backup-marks.ts";
-import { COMMIT_RULES } from "../../src/cas/commit-rules.ts";
-import { drawId } from "../../src/cas/ids.ts";
+import { pinBackup, undoForget } from "../../src/cas/clean/backup-marks.ts";
+import { COMMIT_RULES } from "../../src/cas/write/commit-rules.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
 import type { SmallNode } from "./small-backups.ts";
 import { openSource } from "./small-backups.ts";
 import { caught, InterposedSite, SmallWorld } from "./small-world.ts";

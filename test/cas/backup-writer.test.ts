@@ -4,9 +4,9 @@ import * as fs from "node:fs";
 import { join } from "node:path";
 import { realDatabases } from "../../src/base/databases.ts";
 import { realFileSystem } from "../../src/base/file-system.ts";
-import { Catalog } from "../../src/cas/catalog.ts";
-import type { VolumeSource } from "../../src/cas/volume-source.ts";
-import { walkVolume } from "../../src/cas/walk.ts";
+import { Catalog } from "../../src/cas/catalog/catalog.ts";
+import type { VolumeSource } from "../../src/cas/write/volume-source.ts";
+import { walkVolume } from "../../src/cas/write/walk.ts";
 import { Rig, RiggedFiles } from "./backup-rig.ts";
 import { noise } from "./noise.ts";
 

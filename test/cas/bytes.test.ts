@@ -1,13 +1,13 @@
 /** The primitives of the format: what is written is read back, and nothing else is accepted. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { ByteReader, ByteWriter } from "../../src/cas/bytes.ts";
+import { ByteReader, ByteWriter } from "../../src/cas/format/bytes.ts";
 import {
   compressZstd,
   decompressAtMost,
   decompressExactly,
   parseZstdFrame,
-} from "../../src/cas/zstd.ts";
+} from "../../src/cas/format/zstd.ts";
 import { expectDamaged } from "./expect-damaged.ts";
 
 type Part =

@@ -2,9 +2,9 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AppError } from "../../src/base/error.ts";
-import type { Catalog } from "../../src/cas/catalog.ts";
-import { ChunkIndex } from "../../src/cas/catalog-index.ts";
-import { decodeSegment } from "../../src/cas/index-segment.ts";
+import type { Catalog } from "../../src/cas/catalog/catalog.ts";
+import { ChunkIndex } from "../../src/cas/catalog/catalog-index.ts";
+import { decodeSegment } from "../../src/cas/format/index-segment.ts";
 import { World } from "./repository-world.ts";
 import { chunkId, makeSegment, packId } from "./segment-builder.ts";
 import type { BuiltSegment } from "./segment-builder.ts";

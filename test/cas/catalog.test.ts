@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { realDatabases } from "../../src/base/databases.ts";
-import { Catalog } from "../../src/cas/catalog.ts";
+import { Catalog } from "../../src/cas/catalog/catalog.ts";
 import { World } from "./repository-world.ts";
 
 describe("a catalog", () => {

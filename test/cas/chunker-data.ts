@@ -4,7 +4,7 @@
  *
  *     bun test/cas/chunker-data.ts > test/cas/chunker-vectors.json
  */
-import { listChunkSizes } from "../../src/cas/chunker.ts";
+import { listChunkSizes } from "../../src/cas/format/chunker.ts";
 
 /** The shapes: what incompressible files, logs, tables, holes and patterns look like to a cut rule. */
 export const DATA_KINDS = ["random", "log", "records", "zeros", "period", "mixed"] as const;

@@ -5,10 +5,10 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AppError } from "../../src/base/error.ts";
-import { AVERAGE_SIZES_BYTES } from "../../src/cas/chunker-reference.ts";
-import { CHUNKER_SOURCE_SHA256 } from "../../src/cas/chunker-wasm/binary.ts";
-import { Chunker, listChunkSizes } from "../../src/cas/chunker.ts";
-import type { ChunkerImplementation, ChunkerSettings } from "../../src/cas/chunker.ts";
+import { AVERAGE_SIZES_BYTES } from "../../src/cas/format/chunker-reference.ts";
+import { CHUNKER_SOURCE_SHA256 } from "../../src/cas/format/chunker-wasm/binary.ts";
+import { Chunker, listChunkSizes } from "../../src/cas/format/chunker.ts";
+import type { ChunkerImplementation, ChunkerSettings } from "../../src/cas/format/chunker.ts";
 import {
   computeVectors,
   DATA_KINDS,
@@ -285,7 +285,7 @@ describe("the rule astacus-cdc-1", () => {
   });
 
   test("is compiled from the source that is committed", async () => {
-    const source = Bun.file(`${import.meta.dir}/../../src/cas/chunker-wasm/chunker.as.ts`);
+    const source = Bun.file(`${import.meta.dir}/../../src/cas/format/chunker-wasm/chunker.as.ts`);
     expect(Bun.SHA256.hash(await source.bytes(), "hex")).toBe(CHUNKER_SOURCE_SHA256);
   });
 

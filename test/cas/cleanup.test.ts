@@ -3,9 +3,9 @@
  * be stopped before or after any of its requests.
  */
 import { describe, expect, test } from "bun:test";
-import { planCleanup } from "../../src/cas/cleanup.ts";
-import { drawId } from "../../src/cas/ids.ts";
-import { RemovalBatches } from "../../src/cas/removal-batches.ts";
+import { planCleanup } from "../../src/cas/clean/cleanup.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
+import { RemovalBatches } from "../../src/cas/clean/removal-batches.ts";
 import { DAY_MS } from "../../src/base/units.ts";
 import type { FaultCall } from "../../src/sites/faulty-site.ts";
 import { FaultySite } from "../../src/sites/faulty-site.ts";

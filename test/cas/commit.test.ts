@@ -1,10 +1,10 @@
 /** Commits: races, lost answers, unknown outcomes, and what must not be committed. */
 import { describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
-import { decodeEntry, encodeEntry } from "../../src/cas/entry.ts";
-import type { EntryDraft } from "../../src/cas/entry.ts";
-import { logKey } from "../../src/cas/ids.ts";
-import { listedBackups } from "../../src/cas/state.ts";
+import { decodeEntry, encodeEntry } from "../../src/cas/log/entry.ts";
+import type { EntryDraft } from "../../src/cas/log/entry.ts";
+import { logKey } from "../../src/cas/format/ids.ts";
+import { listedBackups } from "../../src/cas/log/state.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { backupBody, idOf, nextEntry } from "./log-builder.ts";
 import { commitDraft, commitNotes, interceptSite, quickClock } from "./repository-world.ts";

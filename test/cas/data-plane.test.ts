@@ -4,12 +4,12 @@ import * as fs from "node:fs";
 import { join } from "node:path";
 import { realFileSystem } from "../../src/base/file-system.ts";
 import { sha256, toHex } from "../../src/base/hex.ts";
-import { listChunkSizes } from "../../src/cas/chunker.ts";
-import type { ChunkerSettings } from "../../src/cas/chunker.ts";
-import { DataPlaneCore, idAt } from "../../src/cas/data-plane.ts";
-import type { ChunkCheck, FileScan, FileTask, ScanResult } from "../../src/cas/data-plane.ts";
-import { decodeFrame } from "../../src/cas/pack.ts";
-import type { SealedPack } from "../../src/cas/pack.ts";
+import { listChunkSizes } from "../../src/cas/format/chunker.ts";
+import type { ChunkerSettings } from "../../src/cas/format/chunker.ts";
+import { DataPlaneCore, idAt } from "../../src/cas/write/data-plane.ts";
+import type { ChunkCheck, FileScan, FileTask, ScanResult } from "../../src/cas/write/data-plane.ts";
+import { decodeFrame } from "../../src/cas/format/pack.ts";
+import type { SealedPack } from "../../src/cas/format/pack.ts";
 import { noise } from "./noise.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 

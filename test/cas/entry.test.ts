@@ -1,9 +1,9 @@
 /** Entries: round trips, strictness, and kinds of a later version. */
 import { describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
-import { decodeEntry, encodeEntry, ENTRY_KINDS } from "../../src/cas/entry.ts";
-import type { EntryDraft } from "../../src/cas/entry.ts";
-import { emptyState } from "../../src/cas/state.ts";
+import { decodeEntry, encodeEntry, ENTRY_KINDS } from "../../src/cas/log/entry.ts";
+import type { EntryDraft } from "../../src/cas/log/entry.ts";
+import { emptyState } from "../../src/cas/log/state.ts";
 import {
   backupBody,
   hashOf,

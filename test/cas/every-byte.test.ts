@@ -7,11 +7,11 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
-import { findBackup } from "../../src/cas/find-backup.ts";
-import { readManifest } from "../../src/cas/manifest.ts";
-import { parseObjectKey } from "../../src/cas/object-name.ts";
-import { runVolumeRestore } from "../../src/cas/restore.ts";
-import { verifyRepository } from "../../src/cas/verify.ts";
+import { findBackup } from "../../src/cas/log/find-backup.ts";
+import { readManifest } from "../../src/cas/format/manifest.ts";
+import { parseObjectKey } from "../../src/cas/format/object-name.ts";
+import { runVolumeRestore } from "../../src/cas/read/restore.ts";
+import { verifyRepository } from "../../src/cas/read/verify.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import { MemoryFileSystem } from "../simulation/memory-file-system.ts";
 import { seededRandom } from "../sites/still-clock.ts";

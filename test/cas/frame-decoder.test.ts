@@ -3,10 +3,10 @@
  */
 import { expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
-import { decodeFrameAside } from "../../src/cas/frame-decoder.ts";
-import { decodeFrame, FRAME_RAW_BYTES_MAX, frameChecksum } from "../../src/cas/pack.ts";
-import type { StoredFrame } from "../../src/cas/pack.ts";
-import { compressZstd } from "../../src/cas/zstd.ts";
+import { decodeFrameAside } from "../../src/cas/format/frame-decoder.ts";
+import { decodeFrame, FRAME_RAW_BYTES_MAX, frameChecksum } from "../../src/cas/format/pack.ts";
+import type { StoredFrame } from "../../src/cas/format/pack.ts";
+import { compressZstd } from "../../src/cas/format/zstd.ts";
 
 const RAW = new Uint8Array(300_000).map((_, index) => (index * 31) >> 7);
 const PACKED = compressZstd(RAW, 1);

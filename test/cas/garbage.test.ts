@@ -3,9 +3,9 @@
  * if an entry says otherwise.
  */
 import { expect, test } from "bun:test";
-import { removePacks, sweepGarbage } from "../../src/cas/garbage.ts";
-import { drawId } from "../../src/cas/ids.ts";
-import { UsedPacks } from "../../src/cas/used-packs.ts";
+import { removePacks, sweepGarbage } from "../../src/cas/clean/garbage.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
+import { UsedPacks } from "../../src/cas/clean/used-packs.ts";
 import { openSource, packsIn } from "./small-backups.ts";
 import { SmallWorld } from "./small-world.ts";
 

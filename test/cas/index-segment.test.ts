@@ -9,8 +9,8 @@ import {
   type SegmentChunk,
   type SegmentPack,
   segmentPackOf,
-} from "../../src/cas/index-segment.ts";
-import { PackBuilder, type PackDirectory } from "../../src/cas/pack.ts";
+} from "../../src/cas/format/index-segment.ts";
+import { PackBuilder, type PackDirectory } from "../../src/cas/format/pack.ts";
 import {
   decodePackUse,
   encodePackUse,
@@ -18,7 +18,7 @@ import {
   joinPackUses,
   packUseKey,
   setFrame,
-} from "../../src/cas/pack-list.ts";
+} from "../../src/cas/format/pack-list.ts";
 import { expectDamaged } from "./expect-damaged.ts";
 import vectors from "./format-vectors.json";
 

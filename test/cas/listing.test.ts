@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { toHex } from "../../src/base/hex.ts";
 import { isSafeRelativePath } from "../../src/base/path.ts";
-import { ByteWriter } from "../../src/cas/bytes.ts";
+import { ByteWriter } from "../../src/cas/format/bytes.ts";
 import {
   decodeChunkRef,
   decodeRecord,
@@ -12,7 +12,7 @@ import {
   type FileRecord,
   INLINE_CHUNK_COUNT_MAX,
   pathOfRecord,
-} from "../../src/cas/listing.ts";
+} from "../../src/cas/format/listing.ts";
 import { expectDamaged } from "./expect-damaged.ts";
 import vectors from "./format-vectors.json";
 

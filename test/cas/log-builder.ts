@@ -3,14 +3,14 @@
  * the name's hash, so that a test can name the same thing twice.
  */
 import { sha256Hex } from "../../src/base/hex.ts";
-import { decodeEntry, encodeEntry, entryHash } from "../../src/cas/entry.ts";
-import type { BackupBody, EntryDraft, EntryEnvelope, KnownEntry } from "../../src/cas/entry.ts";
-import { encodeHeader, headerHash } from "../../src/cas/header.ts";
-import type { RepositoryHeader } from "../../src/cas/header.ts";
-import { applyEntry } from "../../src/cas/replay.ts";
-import { newBirths } from "../../src/cas/state-rules.ts";
-import { emptyState } from "../../src/cas/state.ts";
-import type { RepositoryState } from "../../src/cas/state.ts";
+import { decodeEntry, encodeEntry, entryHash } from "../../src/cas/log/entry.ts";
+import type { BackupBody, EntryDraft, EntryEnvelope, KnownEntry } from "../../src/cas/log/entry.ts";
+import { encodeHeader, headerHash } from "../../src/cas/format/header.ts";
+import type { RepositoryHeader } from "../../src/cas/format/header.ts";
+import { applyEntry } from "../../src/cas/log/replay.ts";
+import { newBirths } from "../../src/cas/log/state-rules.ts";
+import { emptyState } from "../../src/cas/log/state.ts";
+import type { RepositoryState } from "../../src/cas/log/state.ts";
 
 /** A 64-digit id for a name. */
 export function hashOf(name: string): string {

@@ -1,9 +1,9 @@
 /** Manifests: what is written comes back, and what is not a manifest is refused. */
 import { expect, test } from "bun:test";
 import { sha256Hex } from "../../src/base/hex.ts";
-import { decodeManifest, encodeManifest, readManifest } from "../../src/cas/manifest.ts";
-import type { Manifest } from "../../src/cas/manifest.ts";
-import { compressZstd } from "../../src/cas/zstd.ts";
+import { decodeManifest, encodeManifest, readManifest } from "../../src/cas/format/manifest.ts";
+import type { Manifest } from "../../src/cas/format/manifest.ts";
+import { compressZstd } from "../../src/cas/format/zstd.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 
 const root = { id: "ab".repeat(32), length: 10, count: 1 };

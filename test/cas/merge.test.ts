@@ -2,10 +2,10 @@
  * Merging of index segments: when it happens, what it keeps, and what stays known as deleted.
  */
 import { expect, test } from "bun:test";
-import { COMMIT_RULES } from "../../src/cas/commit-rules.ts";
-import { undoForget } from "../../src/cas/backup-marks.ts";
-import { drawId } from "../../src/cas/ids.ts";
-import { planMerges, runMerges, SEGMENTS_OF_A_SIZE_MAX } from "../../src/cas/merge.ts";
+import { COMMIT_RULES } from "../../src/cas/write/commit-rules.ts";
+import { undoForget } from "../../src/cas/clean/backup-marks.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
+import { planMerges, runMerges, SEGMENTS_OF_A_SIZE_MAX } from "../../src/cas/clean/merge.ts";
 import { openSource } from "./small-backups.ts";
 import { caught, InterposedSite, SmallWorld } from "./small-world.ts";
 

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { sha256, toHex } from "../../src/base/hex.ts";
-import { parseObjectKey } from "../../src/cas/object-name.ts";
+import { parseObjectKey } from "../../src/cas/format/object-name.ts";
 import {
   cutDirectory,
   decodeDirectory,
@@ -15,7 +15,7 @@ import {
   packIdOf,
   packKey,
   type SealedPack,
-} from "../../src/cas/pack.ts";
+} from "../../src/cas/format/pack.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../../src/sites/site.ts";
 import { expectDamaged } from "./expect-damaged.ts";
 import { noise } from "./noise.ts";

@@ -2,12 +2,12 @@
  * Repacking: what moves, what must not, and who needs the old pack all the same.
  */
 import { expect, test } from "bun:test";
-import { pinBackup, undoForget } from "../../src/cas/backup-marks.ts";
-import { COMMIT_RULES } from "../../src/cas/commit-rules.ts";
-import { drawId } from "../../src/cas/ids.ts";
-import { movedPacks } from "../../src/cas/pack-uses.ts";
-import { planRepacks, runRepack } from "../../src/cas/repack.ts";
-import { UsedPacks } from "../../src/cas/used-packs.ts";
+import { pinBackup, undoForget } from "../../src/cas/clean/backup-marks.ts";
+import { COMMIT_RULES } from "../../src/cas/write/commit-rules.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
+import { movedPacks } from "../../src/cas/clean/pack-uses.ts";
+import { planRepacks, runRepack } from "../../src/cas/clean/repack.ts";
+import { UsedPacks } from "../../src/cas/clean/used-packs.ts";
 import type { SmallNode } from "./small-backups.ts";
 import { openSource } from "./small-backups.ts";
 import { caught, InterposedSite, SmallWorld } from "./small-world.ts";

@@ -6,25 +6,35 @@
 import { Database } from "bun:sqlite";
 import type { Databases } from "../../src/base/doors.ts";
 import { sha256, toHex } from "../../src/base/hex.ts";
-import { idKey } from "../../src/cas/bytes.ts";
-import { Catalog } from "../../src/cas/catalog.ts";
-import { ChunkSource } from "../../src/cas/chunk-source.ts";
-import type { ChunkSourceOptions } from "../../src/cas/chunk-source.ts";
-import { manifestKey } from "../../src/cas/ids.ts";
-import type { SegmentPack } from "../../src/cas/index-segment.ts";
-import { encodeSegment, segmentKey, segmentPackOf } from "../../src/cas/index-segment.ts";
-import type { ChunkRef, FileAttributes, FileContent, FileRecord } from "../../src/cas/listing.ts";
-import { encodeChunkRef, encodeRecord } from "../../src/cas/listing.ts";
-import type { Manifest, ManifestNode, ManifestVolume } from "../../src/cas/manifest.ts";
-import { encodeManifest } from "../../src/cas/manifest.ts";
-import type { PackUse } from "../../src/cas/pack-list.ts";
-import { bitmapSizeBytes, encodePackUse, packUseKey, setFrame } from "../../src/cas/pack-list.ts";
-import type { PackDirectory, PackKind, SealedPack } from "../../src/cas/pack.ts";
-import { PackBuilder, packKey } from "../../src/cas/pack.ts";
-import { Repository } from "../../src/cas/repository.ts";
-import type { BackupRecord } from "../../src/cas/state.ts";
-import type { TreeRoot } from "../../src/cas/tree.ts";
-import { TreeWriter } from "../../src/cas/tree.ts";
+import { idKey } from "../../src/cas/format/bytes.ts";
+import { Catalog } from "../../src/cas/catalog/catalog.ts";
+import { ChunkSource } from "../../src/cas/read/chunk-source.ts";
+import type { ChunkSourceOptions } from "../../src/cas/read/chunk-source.ts";
+import { manifestKey } from "../../src/cas/format/ids.ts";
+import type { SegmentPack } from "../../src/cas/format/index-segment.ts";
+import { encodeSegment, segmentKey, segmentPackOf } from "../../src/cas/format/index-segment.ts";
+import type {
+  ChunkRef,
+  FileAttributes,
+  FileContent,
+  FileRecord,
+} from "../../src/cas/format/listing.ts";
+import { encodeChunkRef, encodeRecord } from "../../src/cas/format/listing.ts";
+import type { Manifest, ManifestNode, ManifestVolume } from "../../src/cas/format/manifest.ts";
+import { encodeManifest } from "../../src/cas/format/manifest.ts";
+import type { PackUse } from "../../src/cas/format/pack-list.ts";
+import {
+  bitmapSizeBytes,
+  encodePackUse,
+  packUseKey,
+  setFrame,
+} from "../../src/cas/format/pack-list.ts";
+import type { PackDirectory, PackKind, SealedPack } from "../../src/cas/format/pack.ts";
+import { PackBuilder, packKey } from "../../src/cas/format/pack.ts";
+import { Repository } from "../../src/cas/log/repository.ts";
+import type { BackupRecord } from "../../src/cas/log/state.ts";
+import type { TreeRoot } from "../../src/cas/format/tree.ts";
+import { TreeWriter } from "../../src/cas/format/tree.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { seededRandom, StillClock } from "../sites/still-clock.ts";

@@ -1,12 +1,12 @@
 /** Repositories: opening, catching up, index and catalog, and what must be refused. */
 import { describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
-import { entryHash } from "../../src/cas/entry.ts";
-import type { EntryDraft } from "../../src/cas/entry.ts";
-import { HEADER_KEY } from "../../src/cas/header.ts";
-import { checkpointKey, logCopyKey, logKey } from "../../src/cas/ids.ts";
-import { segmentKey } from "../../src/cas/index-segment.ts";
-import { Repository } from "../../src/cas/repository.ts";
+import { entryHash } from "../../src/cas/log/entry.ts";
+import type { EntryDraft } from "../../src/cas/log/entry.ts";
+import { HEADER_KEY } from "../../src/cas/format/header.ts";
+import { checkpointKey, logCopyKey, logKey } from "../../src/cas/format/ids.ts";
+import { segmentKey } from "../../src/cas/format/index-segment.ts";
+import { Repository } from "../../src/cas/log/repository.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import { backupBody, idOf } from "./log-builder.ts";
 import { commitDraft, commitNotes, interceptSite } from "./repository-world.ts";

@@ -5,9 +5,9 @@
 import { expect, test } from "bun:test";
 import { errnoError } from "../../src/base/errno.ts";
 import { AppError } from "../../src/base/error.ts";
-import { readManifest } from "../../src/cas/manifest.ts";
-import type { RestoreRunOptions } from "../../src/cas/restore-options.ts";
-import { runVolumeRestore } from "../../src/cas/restore.ts";
+import { readManifest } from "../../src/cas/format/manifest.ts";
+import type { RestoreRunOptions } from "../../src/cas/read/restore-options.ts";
+import { runVolumeRestore } from "../../src/cas/read/restore.ts";
 import { MemoryFileSystem } from "../simulation/memory-file-system.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { noise } from "./noise.ts";

@@ -4,14 +4,14 @@
  */
 import { describe, expect, test } from "bun:test";
 import { sha256, toHex } from "../../src/base/hex.ts";
-import type { ChunkPlace } from "../../src/cas/catalog-index.ts";
-import { ChunkSource } from "../../src/cas/chunk-source.ts";
-import type { FileAttributes, FileRecord } from "../../src/cas/listing.ts";
-import { encodeRecord, pathOfRecord } from "../../src/cas/listing.ts";
-import { runVolumeRestore } from "../../src/cas/restore.ts";
-import type { TreeRoot } from "../../src/cas/tree.ts";
-import { TreeWriter } from "../../src/cas/tree.ts";
-import { compressZstd } from "../../src/cas/zstd.ts";
+import type { ChunkPlace } from "../../src/cas/catalog/catalog-index.ts";
+import { ChunkSource } from "../../src/cas/read/chunk-source.ts";
+import type { FileAttributes, FileRecord } from "../../src/cas/format/listing.ts";
+import { encodeRecord, pathOfRecord } from "../../src/cas/format/listing.ts";
+import { runVolumeRestore } from "../../src/cas/read/restore.ts";
+import type { TreeRoot } from "../../src/cas/format/tree.ts";
+import { TreeWriter } from "../../src/cas/format/tree.ts";
+import { compressZstd } from "../../src/cas/format/zstd.ts";
 import { MemoryFileSystem } from "../simulation/memory-file-system.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { failureOf } from "./restore-setup.ts";

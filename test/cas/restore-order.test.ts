@@ -1,6 +1,6 @@
 /** How a restore goes about its work: what comes first, what is read, what is held. */
 import { describe, expect, test } from "bun:test";
-import { planVolumeRestore, runVolumeRestore } from "../../src/cas/restore.ts";
+import { planVolumeRestore, runVolumeRestore } from "../../src/cas/read/restore.ts";
 import { noise } from "./noise.ts";
 import type { TestFile } from "./repository-builder.ts";
 import {

@@ -5,7 +5,7 @@ import {
   planRetention,
   type RetentionBackup,
   type RetentionPolicy,
-} from "../../src/cas/retention.ts";
+} from "../../src/cas/clean/retention.ts";
 import { DAY_MS } from "../../src/base/units.ts";
 
 const NOON_MS = Date.UTC(2026, 10, 20, 12);

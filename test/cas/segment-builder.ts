@@ -1,8 +1,8 @@
 /** Small index segments for tests: packs with one frame of two chunks each, made from names. */
 import { fromHex, sha256, sha256Hex } from "../../src/base/hex.ts";
-import { encodeSortedSegment } from "../../src/cas/index-segment.ts";
-import type { SegmentChunk, SegmentPack } from "../../src/cas/index-segment.ts";
-import type { EntryBodies } from "../../src/cas/entry.ts";
+import { encodeSortedSegment } from "../../src/cas/format/index-segment.ts";
+import type { SegmentChunk, SegmentPack } from "../../src/cas/format/index-segment.ts";
+import type { EntryBodies } from "../../src/cas/log/entry.ts";
 
 /** A segment and what is in it. */
 export type BuiltSegment = {

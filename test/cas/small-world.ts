@@ -2,14 +2,14 @@
  * One site with tiny backups and a node, and what tests of the protocol do with them: back up, clean
  * up, and look whether every backup that must be readable is.
  */
-import { Repository } from "../../src/cas/repository.ts";
-import { commitBackup } from "../../src/cas/backup-commit.ts";
-import { forgetBackups } from "../../src/cas/backup-marks.ts";
-import type { CleanupOptions, CleanupReport } from "../../src/cas/cleanup.ts";
-import { runCleanup } from "../../src/cas/cleanup.ts";
-import type { CommitRules } from "../../src/cas/commit-rules.ts";
-import { drawId } from "../../src/cas/ids.ts";
-import { isPinned } from "../../src/cas/state.ts";
+import { Repository } from "../../src/cas/log/repository.ts";
+import { commitBackup } from "../../src/cas/write/backup-commit.ts";
+import { forgetBackups } from "../../src/cas/clean/backup-marks.ts";
+import type { CleanupOptions, CleanupReport } from "../../src/cas/clean/cleanup.ts";
+import { runCleanup } from "../../src/cas/clean/cleanup.ts";
+import type { CommitRules } from "../../src/cas/write/commit-rules.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
+import { isPinned } from "../../src/cas/log/state.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { Site, SiteCall } from "../../src/sites/site.ts";
 import { seededRandom, StillClock } from "../sites/still-clock.ts";

@@ -2,12 +2,12 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AppError } from "../../src/base/error.ts";
-import { decodeCheckpoint, encodeCheckpoint } from "../../src/cas/checkpoint.ts";
-import { decodeEntry, encodeEntry, entryHash } from "../../src/cas/entry.ts";
-import type { EntryDraft } from "../../src/cas/entry.ts";
-import { applyEntry, Replay } from "../../src/cas/replay.ts";
-import { isDeletedPack, isPinned, listedBackups, newestComplete } from "../../src/cas/state.ts";
-import type { RepositoryState } from "../../src/cas/state.ts";
+import { decodeCheckpoint, encodeCheckpoint } from "../../src/cas/log/checkpoint.ts";
+import { decodeEntry, encodeEntry, entryHash } from "../../src/cas/log/entry.ts";
+import type { EntryDraft } from "../../src/cas/log/entry.ts";
+import { applyEntry, Replay } from "../../src/cas/log/replay.ts";
+import { isDeletedPack, isPinned, listedBackups, newestComplete } from "../../src/cas/log/state.ts";
+import type { RepositoryState } from "../../src/cas/log/state.ts";
 import { backupBody, hashOf, idOf, LogBuilder, nextEntry, segment } from "./log-builder.ts";
 
 const forget = (name: string): EntryDraft => ({

@@ -1,9 +1,9 @@
 /** Finding the end of a log: requests, gaps, and what others do between two requests. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { entryHash } from "../../src/cas/entry.ts";
-import { logCopyKey, logKey } from "../../src/cas/ids.ts";
-import { findFirstTip, findTip, putLogCopy, readEntries } from "../../src/cas/tip.ts";
+import { entryHash } from "../../src/cas/log/entry.ts";
+import { logCopyKey, logKey } from "../../src/cas/format/ids.ts";
+import { findFirstTip, findTip, putLogCopy, readEntries } from "../../src/cas/log/tip.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { LogBuilder } from "./log-builder.ts";

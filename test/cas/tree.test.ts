@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { fromHex, sha256, toHex } from "../../src/base/hex.ts";
-import { ByteReader, ByteWriter } from "../../src/cas/bytes.ts";
+import { ByteReader, ByteWriter } from "../../src/cas/format/bytes.ts";
 import {
   type ChunkFetch,
   listTreeNodes,
@@ -10,7 +10,7 @@ import {
   type ReadTreeOptions,
   type TreeRoot,
   TreeWriter,
-} from "../../src/cas/tree.ts";
+} from "../../src/cas/format/tree.ts";
 import { expectDamagedAsync, messageOf } from "./expect-damaged.ts";
 import vectors from "./format-vectors.json";
 

@@ -1,11 +1,11 @@
 /** Verification: every fault is found, named by its object, with what it hits; and none is invented. */
 import { describe, expect, test } from "bun:test";
-import { manifestKey } from "../../src/cas/ids.ts";
-import { segmentKey } from "../../src/cas/index-segment.ts";
-import { packKey } from "../../src/cas/pack.ts";
-import type { BackupRecord } from "../../src/cas/state.ts";
-import type { VerifyReport } from "../../src/cas/verify.ts";
-import { verifyBackup, verifyRepository } from "../../src/cas/verify.ts";
+import { manifestKey } from "../../src/cas/format/ids.ts";
+import { segmentKey } from "../../src/cas/format/index-segment.ts";
+import { packKey } from "../../src/cas/format/pack.ts";
+import type { BackupRecord } from "../../src/cas/log/state.ts";
+import type { VerifyReport } from "../../src/cas/read/verify.ts";
+import { verifyBackup, verifyRepository } from "../../src/cas/read/verify.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import { noise } from "./noise.ts";
 import type { TestFile } from "./repository-builder.ts";

@@ -5,9 +5,9 @@ import { join } from "node:path";
 import type { FileSystem } from "../../src/base/doors.ts";
 import { AppError } from "../../src/base/error.ts";
 import { realFileSystem } from "../../src/base/file-system.ts";
-import type { Problem } from "../../src/cas/volume-source.ts";
-import { walkVolume } from "../../src/cas/walk.ts";
-import type { WalkOptions } from "../../src/cas/walk.ts";
+import type { Problem } from "../../src/cas/write/volume-source.ts";
+import { walkVolume } from "../../src/cas/write/walk.ts";
+import type { WalkOptions } from "../../src/cas/write/walk.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 function makeTree(root: string, files: readonly string[]): void {

@@ -3,14 +3,14 @@ import { expect, test } from "bun:test";
 import { realDatabases } from "../../src/base/databases.ts";
 import type { FileStat } from "../../src/base/doors.ts";
 import { sha256 } from "../../src/base/hex.ts";
-import { Catalog } from "../../src/cas/catalog.ts";
-import { LinkSets } from "../../src/cas/link-sets.ts";
-import { PackJournal } from "../../src/cas/pack-journal.ts";
-import { PackBuilder } from "../../src/cas/pack.ts";
-import type { SealedPack } from "../../src/cas/pack.ts";
-import { StatCache } from "../../src/cas/stat-cache.ts";
-import type { StatRow } from "../../src/cas/stat-cache.ts";
-import { UseTable } from "../../src/cas/use-table.ts";
+import { Catalog } from "../../src/cas/catalog/catalog.ts";
+import { LinkSets } from "../../src/cas/write/link-sets.ts";
+import { PackJournal } from "../../src/cas/catalog/pack-journal.ts";
+import { PackBuilder } from "../../src/cas/format/pack.ts";
+import type { SealedPack } from "../../src/cas/format/pack.ts";
+import { StatCache } from "../../src/cas/catalog/stat-cache.ts";
+import type { StatRow } from "../../src/cas/catalog/stat-cache.ts";
+import { UseTable } from "../../src/cas/write/use-table.ts";
 import { noise } from "./noise.ts";
 
 function openCatalog(): Catalog {

@@ -5,7 +5,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
-import { Repository } from "../../src/cas/repository.ts";
+import { Repository } from "../../src/cas/log/repository.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
 import type { HelloAnswer, JsonValue } from "../../src/cluster/protocol.ts";
 import { helloRequestSchema, PROTOCOL_VERSION } from "../../src/cluster/protocol.ts";

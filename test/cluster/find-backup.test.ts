@@ -2,8 +2,8 @@
  * Finding a backup by what people type.
  */
 import { expect, test } from "bun:test";
-import { findBackup } from "../../src/cas/find-backup.ts";
-import type { BackupRecord, RepositoryState } from "../../src/cas/state.ts";
+import { findBackup } from "../../src/cas/log/find-backup.ts";
+import type { BackupRecord, RepositoryState } from "../../src/cas/log/state.ts";
 
 test("nothing means the newest complete one of the cluster", () => {
   const state = stateOf(

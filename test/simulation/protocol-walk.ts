@@ -6,17 +6,17 @@
  */
 import { AppError } from "../../src/base/error.ts";
 import { fromHex, sha256, sha256Hex } from "../../src/base/hex.ts";
-import { commitBackup } from "../../src/cas/backup-commit.ts";
-import { dropPin, forgetBackups, pinBackup, undoForget } from "../../src/cas/backup-marks.ts";
-import { runCleanup } from "../../src/cas/cleanup.ts";
-import type { CommitRules } from "../../src/cas/commit-rules.ts";
-import { COMMIT_RULES } from "../../src/cas/commit-rules.ts";
-import { decodeEntry } from "../../src/cas/entry.ts";
-import { drawId, logKey, manifestKey } from "../../src/cas/ids.ts";
-import { packKey } from "../../src/cas/pack.ts";
-import { Repository } from "../../src/cas/repository.ts";
-import { isPinned, listedBackups } from "../../src/cas/state.ts";
-import { listTreeNodes } from "../../src/cas/tree.ts";
+import { commitBackup } from "../../src/cas/write/backup-commit.ts";
+import { dropPin, forgetBackups, pinBackup, undoForget } from "../../src/cas/clean/backup-marks.ts";
+import { runCleanup } from "../../src/cas/clean/cleanup.ts";
+import type { CommitRules } from "../../src/cas/write/commit-rules.ts";
+import { COMMIT_RULES } from "../../src/cas/write/commit-rules.ts";
+import { decodeEntry } from "../../src/cas/log/entry.ts";
+import { drawId, logKey, manifestKey } from "../../src/cas/format/ids.ts";
+import { packKey } from "../../src/cas/format/pack.ts";
+import { Repository } from "../../src/cas/log/repository.ts";
+import { isPinned, listedBackups } from "../../src/cas/log/state.ts";
+import { listTreeNodes } from "../../src/cas/format/tree.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { SmallBackup, SmallNode } from "../cas/small-backups.ts";
 import { openNode, openSource, readSmall, smallChunk, storeSmall } from "../cas/small-backups.ts";

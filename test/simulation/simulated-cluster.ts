@@ -4,7 +4,7 @@
  * to heal everything, and to look with fresh eyes at what the store holds.
  */
 import { toAppError } from "../../src/base/error.ts";
-import { Repository } from "../../src/cas/repository.ts";
+import { Repository } from "../../src/cas/log/repository.ts";
 import { openOffline } from "../../src/cluster/offline.ts";
 import type { BackupSummary } from "../../src/cluster/backup-summary.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";

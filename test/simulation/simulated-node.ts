@@ -3,7 +3,7 @@
  * at most one process: the real `Member` behind simulated doors. A process may be killed at any
  * moment and started again.
  */
-import type { ChunkerSettings } from "../../src/cas/chunker.ts";
+import type { ChunkerSettings } from "../../src/cas/format/chunker.ts";
 import type { MemberConfig } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
 import type { NodeAddress } from "../../src/cluster/network.ts";

@@ -3,9 +3,9 @@
  * most of a simulation's time. A plane serves one process at a time, and the dead get no answer.
  */
 import type { FileSystem, Random } from "../../src/base/doors.ts";
-import { openInlinePlane } from "../../src/cas/plane.ts";
-import type { DataPlane } from "../../src/cas/plane.ts";
-import type { DataPlaneSettings } from "../../src/cas/data-plane.ts";
+import { openInlinePlane } from "../../src/cas/write/plane.ts";
+import type { DataPlane } from "../../src/cas/write/plane.ts";
+import type { DataPlaneSettings } from "../../src/cas/write/data-plane.ts";
 import type { ProcessLife } from "./simulated-process.ts";
 import { never } from "./virtual-clock.ts";
 

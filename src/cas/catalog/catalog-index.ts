@@ -1,0 +1,464 @@
+/**
+ * Which chunk lies where: the current index segments as tables. It is filled from segments whose
+ * hash was checked and from nothing else, and every row carries a checksum over key and value, so
+ * that a bad page is noticed at the hit and never becomes a hole in a backup.
+ *
+ * A pack row lives while a segment mentions it; chunk rows of a pack that has gone are dead, since
+ * numbers are never used twice, and are swept when they are many. One segment is one transaction.
+ * Memory: SQLite's page cache, the rows of `PACK_CACHE_COUNT` packs, and one decoded segment.
+ */
+import type { Statement } from "bun:sqlite";
+import { fromHex, SHA256_SIZE_BYTES, toHex } from "../../base/hex.ts";
+import { damagedCatalog, guardRead } from "./catalog.ts";
+import type { Catalog } from "./catalog.ts";
+import type {
+  DecodedSegment,
+  SegmentChunk,
+  SegmentFrame,
+  SegmentPack,
+} from "../format/index-segment.ts";
+import {
+  checkedPack,
+  encodePackValue,
+  FRAME_NUMBER_COUNT,
+  packChecksum,
+  readPackValue,
+} from "./pack-row.ts";
+import type { KnownPack, PackRow } from "./pack-row.ts";
+import { readFrameLengths } from "../format/pack.ts";
+import type { FrameCodec } from "../format/pack.ts";
+
+/** Where a chunk lies. */
+export type ChunkPlace = {
+  readonly pack: string;
+  readonly birth: number;
+  readonly frame: number;
+  /** Offset in the raw bytes of the frame. */
+  readonly offset: number;
+  readonly length: number;
+  readonly frameOffset: number;
+  readonly storedLength: number;
+  readonly rawLength: number;
+  readonly codec: FrameCodec;
+  /** Only pack directories have it. */
+  readonly frameChecksum?: undefined;
+};
+
+/** A pack, and one of the segments that mention it. */
+export type IndexedPack = SegmentPack & { readonly segment: string };
+
+const SCHEMA = `
+  CREATE TABLE IF NOT EXISTS index_segment (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE
+  ) STRICT;
+  CREATE TABLE IF NOT EXISTS index_pack (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    birth INTEGER NOT NULL,
+    chunks INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (id, birth)
+  ) STRICT;
+  CREATE TABLE IF NOT EXISTS index_mention (
+    segment INTEGER NOT NULL,
+    pack INTEGER NOT NULL,
+    PRIMARY KEY (segment, pack)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS index_mention_pack ON index_mention (pack);
+  CREATE TABLE IF NOT EXISTS index_chunk (
+    id BLOB NOT NULL,
+    pack INTEGER NOT NULL,
+    frame INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (id, pack)
+  ) STRICT, WITHOUT ROWID;`;
+
+const CHUNK_COLUMN_COUNT = 6;
+const INSERT_ROW_COUNT = 64;
+const PACK_CACHE_COUNT = 4096;
+const PAGE_COUNT = 200;
+const SWEEP_CHUNK_COUNT_MIN = 100_000;
+const DEAD_KEY = "index-dead-chunks";
+
+type ChunkRow = { pack: number; frame: number; start: number; length: number; checksum: number };
+
+type ChunkValue = Uint8Array | number;
+
+/**
+ * The index of chunks in a catalog.
+ *
+ * @example
+ * const [place] = index.find(id);
+ */
+export class ChunkIndex {
+  readonly #catalog: Catalog;
+  readonly #findChunk: Statement<ChunkRow, [Uint8Array]>;
+  readonly #findPackByNumber: Statement<PackRow, [number]>;
+  /** By number; the oldest goes first. */
+  readonly #packs = new Map<number, KnownPack | undefined>();
+
+  constructor(catalog: Catalog) {
+    this.#catalog = catalog;
+    const { database } = catalog;
+    guardRead(() => database.run(SCHEMA));
+    this.#findChunk = database.query(
+      "SELECT pack, frame, start, length, checksum FROM index_chunk WHERE id = ? ORDER BY pack",
+    );
+    this.#findPackByNumber = database.query(
+      `SELECT number, id, birth, value, checksum,
+         (SELECT min(birth) FROM index_pack other WHERE other.id = index_pack.id) AS lowest
+       FROM index_pack WHERE number = ?`,
+    );
+  }
+
+  /** True if the segment was applied. */
+  hasSegment(id: string): boolean {
+    return (
+      guardRead(() =>
+        this.#catalog.database.query("SELECT 1 FROM index_segment WHERE id = ?").get(id),
+      ) !== null
+    );
+  }
+
+  /** The ids of all segments that were applied. */
+  listSegments(): string[] {
+    return guardRead(() =>
+      this.#catalog.database
+        .query<{ id: string }, []>("SELECT id FROM index_segment ORDER BY number")
+        .all()
+        .map(({ id }) => id),
+    );
+  }
+
+  /**
+   * Enters a segment: packs that `isDeleted` are left out, and what is known of a pack from another
+   * segment stays. Twice is as good as once.
+   */
+  applySegment(
+    ref: { readonly id: string },
+    decoded: DecodedSegment,
+    isDeleted: (pack: string, birth: number) => boolean = () => false,
+  ): void {
+    if (this.hasSegment(ref.id)) return;
+    this.#packs.clear();
+    this.#catalog.transaction(() => {
+      const segment = this.#insertedNumber("INSERT INTO index_segment (id) VALUES (?)", [ref.id]);
+      const numbers = decoded.packs.map((pack) =>
+        isDeleted(pack.id, pack.birth) ? undefined : this.#mention(segment, pack),
+      );
+      const counts = this.#insertChunks(decoded, numbers);
+      const count = this.#catalog.database.query<null, [number, number]>(
+        "UPDATE index_pack SET chunks = ? WHERE number = ?",
+      );
+      for (const [number, chunks] of counts) count.run(chunks, number);
+    });
+  }
+
+  /** Forgets segments, and the packs that no other segment mentions. */
+  removeSegments(ids: readonly string[]): void {
+    if (ids.length === 0) return;
+    this.#packs.clear();
+    const { database } = this.#catalog;
+    this.#catalog.transaction(() => {
+      let dead = 0;
+      const find = database.query<{ number: number }, [string]>(
+        "SELECT number FROM index_segment WHERE id = ?",
+      );
+      for (const id of ids) {
+        const number = find.get(id)?.number;
+        if (number === undefined) continue;
+        const mentioned = database
+          .query<{ pack: number }, [number]>("SELECT pack FROM index_mention WHERE segment = ?")
+          .all(number);
+        database.query("DELETE FROM index_mention WHERE segment = ?").run(number);
+        database.query("DELETE FROM index_segment WHERE number = ?").run(number);
+        const removeUnmentioned = database.query<{ chunks: number }, [number, number]>(
+          `DELETE FROM index_pack WHERE number = ?
+             AND NOT EXISTS (SELECT 1 FROM index_mention WHERE pack = ?) RETURNING chunks`,
+        );
+        for (const { pack } of mentioned) dead += removeUnmentioned.get(pack, pack)?.chunks ?? 0;
+      }
+      this.#noteDead(dead);
+    });
+  }
+
+  /** Forgets packs by id, those up to a birth if one is given. */
+  removePacks(ids: Iterable<string>, birthMax: (id: string) => number = () => Infinity): void {
+    this.#packs.clear();
+    const { database } = this.#catalog;
+    this.#catalog.transaction(() => {
+      let dead = 0;
+      const find = database.query<{ number: number; birth: number; chunks: number }, [string]>(
+        "SELECT number, birth, chunks FROM index_pack WHERE id = ?",
+      );
+      const removeMentions = database.query<null, [number]>(
+        "DELETE FROM index_mention WHERE pack = ?",
+      );
+      const removePack = database.query<null, [number]>("DELETE FROM index_pack WHERE number = ?");
+      for (const id of ids) {
+        for (const { number, birth, chunks } of find.all(id)) {
+          if (birth > birthMax(id)) continue;
+          removeMentions.run(number);
+          removePack.run(number);
+          dead += chunks;
+        }
+      }
+      this.#noteDead(dead);
+    });
+  }
+
+  /** Forgets everything; the segments must be applied again. */
+  clear(): void {
+    this.#packs.clear();
+    guardRead(() => {
+      for (const table of ["segment", "pack", "mention", "chunk"]) {
+        this.#catalog.database.run(`DROP TABLE IF EXISTS index_${table}`);
+      }
+      this.#catalog.database.run(SCHEMA);
+      this.#catalog.set(DEAD_KEY, undefined);
+    });
+  }
+
+  /** Asks many things in one transaction: SQLite's locks for each would cost more than the answers. */
+  together<Result>(ask: () => Result): Result {
+    return guardRead(() => this.#catalog.database.transaction(ask)());
+  }
+
+  /**
+   * The places of a chunk, the longest known first. A row that fails its checksum is AppError
+   * `damaged` with `context.catalog`: then the index is to be rebuilt.
+   */
+  find(id: Uint8Array): ChunkPlace[] {
+    return guardRead(() => {
+      const places: ChunkPlace[] = [];
+      for (const row of this.#findChunk.all(id)) {
+        const pack = this.#packOf(row.pack);
+        if (pack === undefined) continue;
+        const place = placeOf(pack, row);
+        if (place === undefined || row.checksum !== chunkChecksum(id, pack.idBytes, row)) {
+          throw damagedCatalog(`the row of chunk ${toHex(id)} has a wrong checksum`);
+        }
+        places.push(place);
+      }
+      return places;
+    });
+  }
+
+  /**
+   * A pack by id. Of two births the lower is right: whoever committed the other one later sent an
+   * object that nobody needs.
+   */
+  findPack(id: string): IndexedPack | undefined {
+    return guardRead(() => {
+      const row = this.#catalog.database
+        .query<{ number: number; segment: string }, [string]>(
+          `SELECT p.number AS number,
+             (SELECT s.id FROM index_mention m JOIN index_segment s ON s.number = m.segment
+              WHERE m.pack = p.number ORDER BY m.segment LIMIT 1) AS segment
+           FROM index_pack p WHERE p.id = ? ORDER BY p.birth LIMIT 1`,
+        )
+        .get(id);
+      if (row === null) return undefined;
+      const pack = this.#packOf(row.number);
+      return pack === undefined ? undefined : indexedPack(pack, row.segment);
+    });
+  }
+
+  /** All packs (of one segment, if named), in no order that means anything. */
+  *packs(options: { readonly segment?: string } = {}): Generator<IndexedPack, void, undefined> {
+    const page = this.#catalog.database.query<
+      { number: number; segment: string },
+      { after: number; segment: string | null; count: number }
+    >(
+      `SELECT p.number AS number, s.id AS segment
+       FROM index_pack p
+         JOIN index_mention m ON m.pack = p.number
+         JOIN index_segment s ON s.number = m.segment
+       WHERE p.number > $after AND CASE WHEN $segment IS NULL
+         THEN m.segment = (SELECT min(segment) FROM index_mention WHERE pack = p.number)
+         ELSE s.id = $segment END
+       ORDER BY p.number LIMIT $count`,
+    );
+    let after = 0;
+    for (;;) {
+      const query = { after, segment: options.segment ?? null, count: PAGE_COUNT };
+      const rows = guardRead(() => page.all(query));
+      for (const { number, segment } of rows) {
+        const pack = guardRead(() => this.#packOf(number));
+        if (pack !== undefined) yield indexedPack(pack, segment);
+        after = number;
+      }
+      if (rows.length < PAGE_COUNT) return;
+    }
+  }
+
+  /** How many chunk rows live packs have. */
+  countChunks(): number {
+    return this.#sum("SELECT total(chunks) AS sum FROM index_pack");
+  }
+
+  #sum(sql: string): number {
+    const row = guardRead(() => this.#catalog.database.query<{ sum: number }, []>(sql).get());
+    return row?.sum ?? 0;
+  }
+
+  /** Mentions a pack; its number if its chunks are to be entered, undefined if they are here. */
+  #mention(segment: number, pack: SegmentPack): number | undefined {
+    const { database } = this.#catalog;
+    const known = database
+      .query<{ number: number }, [string, number]>(
+        "SELECT number FROM index_pack WHERE id = ? AND birth = ?",
+      )
+      .get(pack.id, pack.birth)?.number;
+    const number = known ?? this.#insertPack(pack);
+    database
+      .query("INSERT OR IGNORE INTO index_mention (segment, pack) VALUES (?, ?)")
+      .run(segment, number);
+    return known === undefined ? number : undefined;
+  }
+
+  #insertPack(pack: SegmentPack): number {
+    const value = encodePackValue(pack);
+    return this.#insertedNumber(
+      "INSERT INTO index_pack (id, birth, chunks, value, checksum) VALUES (?, ?, 0, ?, ?)",
+      [pack.id, pack.birth, value, packChecksum(pack.id, pack.birth, value)],
+    );
+  }
+
+  #insertedNumber(sql: string, values: (string | number | Uint8Array)[]): number {
+    const row = this.#catalog.database
+      .query<{ number: number }, (string | number | Uint8Array)[]>(`${sql} RETURNING number`)
+      .get(...values);
+    return row?.number ?? 0;
+  }
+
+  /** Enters chunks in the segment's order, which is the table's; returns how many by pack. */
+  #insertChunks(
+    decoded: DecodedSegment,
+    numbers: readonly (number | undefined)[],
+  ): Map<number, number> {
+    const counts = new Map<number, number>();
+    if (numbers.every((number) => number === undefined)) return counts;
+    const insert = new ChunkInserter(this.#catalog);
+    const idBytes = decoded.packs.map(({ id }) => fromHex(id));
+    for (const chunk of decoded.chunks()) {
+      const number = numbers[chunk.pack];
+      if (number === undefined) continue;
+      insert.add(chunk, { number, idBytes: idBytes[chunk.pack]! });
+      counts.set(number, (counts.get(number) ?? 0) + 1);
+    }
+    insert.finish();
+    return counts;
+  }
+
+  /** A pack by number; undefined if it has gone, or lies here under a lower birth too. */
+  #packOf(number: number): KnownPack | undefined {
+    if (this.#packs.has(number)) return this.#packs.get(number);
+    const row = this.#findPackByNumber.get(number);
+    const pack = row === null || row.birth !== row.lowest ? undefined : checkedPack(row);
+    for (const oldest of this.#packs.keys()) {
+      if (this.#packs.size < PACK_CACHE_COUNT) break;
+      this.#packs.delete(oldest);
+    }
+    this.#packs.set(number, pack);
+    return pack;
+  }
+
+  /** Dead rows cost space and nothing else, so they are removed when they are half of the table. */
+  #noteDead(chunkCount: number): void {
+    const dead = Number(this.#catalog.get(DEAD_KEY) ?? 0) + chunkCount;
+    const isMany = dead >= Math.max(SWEEP_CHUNK_COUNT_MIN, this.countChunks());
+    if (isMany) {
+      this.#catalog.database.run(
+        "DELETE FROM index_chunk WHERE pack NOT IN (SELECT number FROM index_pack)",
+      );
+    }
+    this.#catalog.set(DEAD_KEY, isMany ? undefined : String(dead));
+  }
+}
+
+/** Inserts chunk rows many at a time, which spares most of the calls into SQLite. */
+class ChunkInserter {
+  readonly #many: Statement<null, ChunkValue[]>;
+  readonly #one: Statement<null, ChunkValue[]>;
+  #pending: ChunkValue[] = [];
+
+  constructor(catalog: Catalog) {
+    this.#many = catalog.database.query(insertChunksSql(INSERT_ROW_COUNT));
+    this.#one = catalog.database.query(insertChunksSql(1));
+  }
+
+  add(chunk: SegmentChunk, pack: { readonly number: number; readonly idBytes: Uint8Array }): void {
+    const { id, frame, offset, length } = chunk;
+    const checksum = chunkChecksum(id, pack.idBytes, { frame, start: offset, length });
+    this.#pending.push(id, pack.number, frame, offset, length, checksum);
+    if (this.#pending.length < INSERT_ROW_COUNT * CHUNK_COLUMN_COUNT) return;
+    this.#many.run(...this.#pending);
+    this.#pending = [];
+  }
+
+  finish(): void {
+    for (let index = 0; index < this.#pending.length; index += CHUNK_COLUMN_COUNT) {
+      this.#one.run(...this.#pending.slice(index, index + CHUNK_COLUMN_COUNT));
+    }
+    this.#pending = [];
+  }
+}
+
+function insertChunksSql(rowCount: number): string {
+  const rows = Array.from({ length: rowCount }, () => "(?, ?, ?, ?, ?, ?)").join(", ");
+  return `INSERT OR IGNORE INTO index_chunk (id, pack, frame, start, length, checksum) VALUES ${rows}`;
+}
+
+function indexedPack(pack: KnownPack, segment: string): IndexedPack {
+  const { id, birth } = pack;
+  const { reader, ...rest } = readPackValue(pack);
+  const frames: SegmentFrame[] = [];
+  let offset = 0;
+  for (let left = reader.varint(); left > 0; left -= 1) {
+    const frame = { offset, ...readFrameLengths(reader) };
+    frames.push(frame);
+    offset += frame.storedLength;
+  }
+  return { id, birth, ...rest, frames, segment };
+}
+
+function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
+  const at = row.frame * FRAME_NUMBER_COUNT;
+  const { frames } = pack;
+  const [frameOffset, storedLength, rawLength] = [frames[at], frames[at + 1], frames[at + 2]];
+  if (frameOffset === undefined || storedLength === undefined || rawLength === undefined) return;
+  if (row.start + row.length > rawLength) return undefined;
+  return {
+    pack: pack.id,
+    birth: pack.birth,
+    frame: row.frame,
+    offset: row.start,
+    length: row.length,
+    frameOffset,
+    storedLength,
+    rawLength,
+    codec: frames[at + 3] === 0 ? 0 : 1,
+  };
+}
+
+// The pack's id and not its number is bound, so that exchanged rows of packs are noticed as well.
+const checksumInput = new Uint8Array(2 * SHA256_SIZE_BYTES + 12);
+const checksumView = new DataView(checksumInput.buffer);
+
+function chunkChecksum(
+  id: Uint8Array,
+  packId: Uint8Array,
+  row: { readonly frame: number; readonly start: number; readonly length: number },
+): number {
+  checksumInput.set(id, 0);
+  checksumInput.set(packId, SHA256_SIZE_BYTES);
+  checksumView.setUint32(2 * SHA256_SIZE_BYTES, row.frame);
+  checksumView.setUint32(2 * SHA256_SIZE_BYTES + 4, row.start);
+  checksumView.setUint32(2 * SHA256_SIZE_BYTES + 8, row.length);
+  return Bun.hash.xxHash32(checksumInput);
+}

@@ -1,0 +1,248 @@
+/**
+ * Packs that the site has acknowledged and that no entry of the log names yet, with where their
+ * chunks lie. What an operation sends is found here until its segments are current; what a dead
+ * operation has sent is adopted by the next one while its birth is above the floor, since nobody may
+ * remove it before. Rows carry checksums, and a directory is checked against its pack's id.
+ */
+import type { Database, Statement } from "bun:sqlite";
+import { idKey } from "../format/bytes.ts";
+import { guardRead } from "./catalog.ts";
+import type { Catalog } from "./catalog.ts";
+import type { SegmentPack } from "../format/index-segment.ts";
+import { decodeDirectory, packIdOf } from "../format/pack.ts";
+import type { PackDirectory, SealedPack } from "../format/pack.ts";
+
+/** Where a chunk lies in a journaled pack. */
+export type JournalPlace = {
+  readonly pack: string;
+  readonly birth: number;
+  readonly frame: number;
+  readonly frameCount: number;
+  /** The operation that the pack belongs to now. */
+  readonly operation: string;
+};
+
+/** A journaled pack, ready to stand in a segment. */
+export type JournalPack = { readonly pack: SegmentPack; readonly directory: PackDirectory };
+
+/** What the journal keeps of a pack. */
+export type SentPackRow = Pick<SealedPack, "id" | "directory" | "directoryBytes"> & {
+  readonly sizeBytes: number;
+};
+
+const SCHEMA = `
+  CREATE TABLE IF NOT EXISTS journal_pack (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, birth INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, frame_count INTEGER NOT NULL, chunk_count INTEGER NOT NULL,
+    directory BLOB NOT NULL, operation TEXT NOT NULL, segment TEXT) STRICT;
+  CREATE TABLE IF NOT EXISTS journal_chunk (
+    id BLOB NOT NULL, pack INTEGER NOT NULL, frame INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    PRIMARY KEY (id, pack)) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS journal_chunk_pack ON journal_chunk (pack);
+`;
+
+type ChunkRow = { pack: number; frame: number; checksum: number };
+
+/** What is kept in memory of a pack whose chunks were asked for. */
+type KnownPack = { id: string; birth: number; frameCount: number; operation: string };
+
+const KNOWN_PACK_COUNT_MAX = 1024;
+
+type PackRow = { id: string; birth: number; sizeBytes: number; directory: Uint8Array };
+
+/** The journal of one node. */
+export class PackJournal {
+  readonly #database: Database;
+  readonly #findChunk: Statement<ChunkRow, [Uint8Array]>;
+  readonly #findPack: Statement<KnownPack, [number]>;
+  readonly #insertChunk: Statement<null, [Uint8Array, number, number, number]>;
+  /** By number; emptied whenever a pack changes. */
+  readonly #known = new Map<number, KnownPack | null>();
+  #packCount: number;
+
+  constructor(catalog: Pick<Catalog, "database">) {
+    this.#database = catalog.database;
+    this.#database.run(SCHEMA);
+    this.#findChunk = this.#database.query(
+      "SELECT pack, frame, checksum FROM journal_chunk WHERE id = ?",
+    );
+    this.#findPack = this.#database.query(
+      `SELECT id, birth, frame_count AS frameCount, operation FROM journal_pack
+       WHERE number = ?`,
+    );
+    this.#insertChunk = this.#database.query(
+      "INSERT OR IGNORE INTO journal_chunk (id, pack, frame, checksum) VALUES (?, ?, ?, ?)",
+    );
+    this.#packCount = this.#countPacks();
+  }
+
+  /** Enters a pack that the site has acknowledged; its bytes may be gone. */
+  add(sealed: SentPackRow, birth: number, operation: string): void {
+    const { directory } = sealed;
+    const insertPack = this.#database.query<
+      { number: number },
+      [string, number, number, number, number, Uint8Array, string]
+    >(
+      `INSERT INTO journal_pack
+         (id, birth, size_bytes, frame_count, chunk_count, directory, operation)
+       VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number`,
+    );
+    const chunkCount = directory.frames.reduce((sum, frame) => sum + frame.chunks.length, 0);
+    this.#database.transaction(() => {
+      const row = insertPack.get(
+        sealed.id,
+        birth,
+        sealed.sizeBytes,
+        directory.frames.length,
+        chunkCount,
+        sealed.directoryBytes,
+        operation,
+      );
+      for (const [frame, { chunks }] of directory.frames.entries()) {
+        for (const { id } of chunks) {
+          const checksum = chunkChecksum(id, sealed.id, frame);
+          this.#insertChunk.run(id, row!.number, frame, checksum);
+        }
+      }
+    })();
+    this.#packCount += 1;
+  }
+
+  /** A place of a chunk; rows with a wrong checksum are none. */
+  find(id: Uint8Array): JournalPlace | undefined {
+    if (this.#packCount === 0) return undefined;
+    for (const row of guardRead(() => this.#findChunk.all(id))) {
+      const pack = this.#packOf(row.pack);
+      if (pack === null || row.checksum !== chunkChecksum(id, pack.id, row.frame)) continue;
+      const { birth, frameCount, operation } = pack;
+      return { pack: pack.id, birth, frame: row.frame, frameCount, operation };
+    }
+    return undefined;
+  }
+
+  /** Makes a pack of another operation one of this operation, in no segment yet. */
+  adopt(pack: string, operation: string): void {
+    this.#known.clear();
+    this.#database.run(
+      "UPDATE journal_pack SET operation = ?, segment = NULL WHERE id = ? AND operation <> ?",
+      [operation, pack, operation],
+    );
+  }
+
+  /** Takes all packs of an operation out of the segments of an attempt that was not committed. */
+  reopen(operation: string): void {
+    this.#database.run("UPDATE journal_pack SET segment = NULL WHERE operation = ?", [operation]);
+  }
+
+  /**
+   * Packs of an operation that are in no segment yet, with at most so many chunks together (and
+   * always one, if there is one). A pack whose directory is not what its id says is dropped.
+   */
+  listUnnamed(operation: string, chunkCountMax: number): JournalPack[] {
+    const found: JournalPack[] = [];
+    let chunkCount = 0;
+    const rows = this.#database
+      .query<PackRow & { chunkCount: number }, [string]>(
+        `SELECT id, birth, size_bytes AS sizeBytes, directory, chunk_count AS chunkCount
+         FROM journal_pack WHERE operation = ? AND segment IS NULL ORDER BY number`,
+      )
+      .iterate(operation);
+    for (const row of rows) {
+      if (found.length > 0 && chunkCount + row.chunkCount > chunkCountMax) break;
+      chunkCount += row.chunkCount;
+      const opened = openRow(row);
+      if (opened !== undefined) found.push(opened);
+    }
+    return found;
+  }
+
+  /** Says in which segment packs stand, which the site has but no entry names yet. */
+  setSegment(packs: readonly string[], segment: string): void {
+    const update = this.#database.query<null, [string, string]>(
+      "UPDATE journal_pack SET segment = ? WHERE id = ?",
+    );
+    this.#database.transaction(() => {
+      for (const pack of packs) update.run(segment, pack);
+    })();
+  }
+
+  /** Packs of an operation whose birth the floor has passed. */
+  countBelow(operation: string, floor: number): number {
+    const row = this.#database
+      .query<{ count: number }, [string, number]>(
+        "SELECT count(*) AS count FROM journal_pack WHERE operation = ? AND birth <= ?",
+      )
+      .get(operation, floor);
+    return row?.count ?? 0;
+  }
+
+  /** Drops what may be gone by now: packs born at or below the floor. */
+  dropBelow(floor: number): void {
+    this.#drop("birth <= ?", floor);
+  }
+
+  /** Drops the packs of a segment that an entry names: the index has them now. */
+  dropSegment(segment: string): void {
+    this.#drop("segment = ?", segment);
+  }
+
+  /** Drops all packs of an operation. */
+  dropOperation(operation: string): void {
+    this.#drop("operation = ?", operation);
+  }
+
+  /** Drops the packs that somebody knows by another way. */
+  dropKnown(isKnown: (pack: string) => boolean): void {
+    const rows = this.#database.query<{ id: string }, []>("SELECT id FROM journal_pack").all();
+    for (const { id } of rows) if (isKnown(id)) this.#drop("id = ?", id);
+  }
+
+  #packOf(number: number): KnownPack | null {
+    const known = this.#known.get(number);
+    if (known !== undefined) return known;
+    const found = guardRead(() => this.#findPack.get(number));
+    if (this.#known.size >= KNOWN_PACK_COUNT_MAX) this.#known.clear();
+    this.#known.set(number, found);
+    return found;
+  }
+
+  #countPacks(): number {
+    const row = this.#database
+      .query<{ count: number }, []>("SELECT count(*) AS count FROM journal_pack")
+      .get();
+    return row?.count ?? 0;
+  }
+
+  #drop(where: "birth <= ?" | "segment = ?" | "operation = ?" | "id = ?", value: string | number) {
+    this.#database.transaction(() => {
+      this.#database.run(
+        `DELETE FROM journal_chunk WHERE pack IN (SELECT number FROM journal_pack WHERE ${where})`,
+        [value],
+      );
+      this.#database.run(`DELETE FROM journal_pack WHERE ${where}`, [value]);
+    })();
+    this.#known.clear();
+    this.#packCount = this.#countPacks();
+  }
+}
+
+function openRow(row: PackRow): JournalPack | undefined {
+  const directoryBytes = row.directory.slice();
+  if (packIdOf(directoryBytes) !== row.id) return undefined;
+  const directory = decodeDirectory(directoryBytes, `The journaled pack ${row.id}`);
+  const { id, birth, sizeBytes } = row;
+  const pack = {
+    id,
+    birth,
+    sizeBytes,
+    directoryLength: directoryBytes.length,
+    kind: directory.kind,
+    frames: directory.frames,
+  };
+  return { pack, directory };
+}
+
+/** 32 bits: SQLite keeps numbers, and a wrong row must also lead to a pack that exists. */
+function chunkChecksum(id: Uint8Array, pack: string, frame: number): number {
+  return Bun.hash.xxHash32(`${idKey(id)}${pack}${frame}`);
+}

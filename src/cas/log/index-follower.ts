@@ -1,0 +1,137 @@
+/**
+ * Keeps the catalog's index of chunks in step with the state: segments that became current are read
+ * and entered, those that did not stay current are dropped, deleted packs are forgotten. Being behind
+ * is safe (a chunk that is not found is sent again); so is stopping anywhere, since what is to be
+ * done is always computed from what both sides hold. At most `FETCH_CONCURRENCY` segments are in
+ * memory.
+ */
+import { AppError } from "../../base/error.ts";
+import { mapConcurrent } from "../../base/semaphore.ts";
+import type { Site, SiteCall } from "../../sites/site.ts";
+import type { CatalogLog } from "../catalog/catalog-log.ts";
+import type { ChunkIndex } from "../catalog/catalog-index.ts";
+import { decodeSegment, segmentKey } from "../format/index-segment.ts";
+import type { DecodedSegment } from "../format/index-segment.ts";
+import { isDeletedPack } from "./state.ts";
+import type { RepositoryState } from "./state.ts";
+
+const FETCH_CONCURRENCY = 2;
+
+type Ref = { readonly id: string; readonly birth: number };
+type Fetched = { readonly ref: Ref; readonly bytes: Uint8Array | undefined };
+
+/** What follows the state with the index. */
+export class IndexFollower {
+  readonly #site: Site;
+  readonly #index: ChunkIndex;
+  readonly #log: CatalogLog;
+  /** Current segments that cannot be read, by id: their chunks look new, and are sent again. */
+  readonly #problems = new Map<string, AppError>();
+
+  constructor(parts: {
+    readonly site: Site;
+    readonly index: ChunkIndex;
+    readonly log: CatalogLog;
+  }) {
+    this.#site = parts.site;
+    this.#index = parts.index;
+    this.#log = parts.log;
+  }
+
+  /** Current segments that are missing or damaged at the site, by id. */
+  get problems(): ReadonlyMap<string, AppError> {
+    return this.#problems;
+  }
+
+  /** Forgets packs that were deleted. Needs no site, and must come before a new state is shown. */
+  forgetDeleted(state: RepositoryState): void {
+    const indexed = this.#log.getBinding()?.indexed ?? 0;
+    const deleted = state.deleted;
+    const recent = [...deleted].filter(([, { sequence }]) => sequence > indexed);
+    if (recent.length === 0) return;
+    this.#index.removePacks(
+      recent.map(([pack]) => pack),
+      (pack) => deleted.get(pack)?.floor ?? 0,
+    );
+  }
+
+  /**
+   * Forgets deleted packs that a merge makes the state forget, before it does. Else a node that was
+   * away would find them in a former segment for as long as it cannot read what replaced that one.
+   */
+  forgetDropped(state: RepositoryState, dropped: readonly string[]): void {
+    if (dropped.length === 0) return;
+    this.#index.removePacks(dropped, (pack) => state.deleted.get(pack)?.floor ?? 0);
+  }
+
+  /** Reads what became current and drops what did not stay; true if all of it could be read. */
+  async follow(state: RepositoryState, options: SiteCall = {}): Promise<boolean> {
+    const held = new Set(this.#index.listSegments());
+    const wanted = [...state.segments.values()].filter(({ id }) => !held.has(id));
+    this.#problems.clear();
+    const fetched = mapConcurrent(
+      wanted,
+      FETCH_CONCURRENCY,
+      (ref, signal) => this.#read(ref, { signal }),
+      options.signal,
+    );
+    for await (const found of fetched) {
+      const { ref } = found;
+      const segment = this.#decode(found);
+      if (segment instanceof AppError) {
+        this.#problems.set(ref.id, segment);
+        continue;
+      }
+      this.#index.applySegment(ref, segment, (pack, birth) => isDeletedPack(state, pack, birth));
+    }
+    const stale = [...held].filter((id) => !state.segments.has(id));
+    // What replaces a stale segment may be what could not be read.
+    if (this.#problems.size > 0) return false;
+    this.#index.removeSegments(stale);
+    this.#log.setIndexed(state.sequence);
+    return true;
+  }
+
+  /**
+   * Births of the packs that segments would newly name. Reads the segments from the site, which also
+   * shows that they are there.
+   */
+  async birthsOf(refs: readonly Ref[], options: SiteCall = {}): Promise<number[]> {
+    const births: number[] = [];
+    for await (const found of mapConcurrent(
+      refs,
+      FETCH_CONCURRENCY,
+      (ref, signal) => this.#read(ref, { signal }),
+      options.signal,
+    )) {
+      const segment = this.#decode(found);
+      if (segment instanceof AppError) throw segment;
+      for (const { id, birth } of segment.packs) {
+        if (this.#index.findPack(id)?.birth !== birth) births.push(birth);
+      }
+    }
+    return births;
+  }
+
+  async #read(ref: Ref, options: SiteCall): Promise<Fetched> {
+    return { ref, bytes: await this.#site.get(segmentKey(ref.id, ref.birth), options) };
+  }
+
+  /** Only when its turn has come: decoded, a segment takes several times the memory. */
+  #decode({ ref, bytes }: Fetched): DecodedSegment | AppError {
+    if (bytes === undefined) return missingSegment(this.#site, segmentKey(ref.id, ref.birth));
+    try {
+      return decodeSegment(bytes, ref.id);
+    } catch (thrown) {
+      if (!(thrown instanceof AppError) || thrown.kind !== "damaged") throw thrown;
+      return thrown;
+    }
+  }
+}
+
+function missingSegment(site: Site, key: string): AppError {
+  return new AppError("damaged", `${key} is missing at ${site.location}.`, {
+    guidance: "Run `astacus site check`; it can be copied back from another site.",
+    context: { site: site.name, key },
+  });
+}

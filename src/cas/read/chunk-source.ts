@@ -1,0 +1,370 @@
+/**
+ * Chunks back from a site. Whatever is handed out matches its id; a damaged or missing copy is passed
+ * over as long as another pack holds the chunk. Memory: the cache, and for each `fetchMany` at most
+ * `concurrency` ranges of 2 MiB with one decoded frame each.
+ */
+import assert from "node:assert/strict";
+import { AppError } from "../../base/error.ts";
+import { sha256, toHex } from "../../base/hex.ts";
+import { forEachConcurrent, Semaphore } from "../../base/semaphore.ts";
+import type { Site } from "../../sites/site.ts";
+import { damagedError, idKey } from "../format/bytes.ts";
+import type { ChunkIndex, ChunkPlace } from "../catalog/catalog-index.ts";
+import type { FrameDecoder } from "../format/frame-decoder.ts";
+import type { ChunkRef } from "../format/listing.ts";
+import { decodeFrame, packKey } from "../format/pack.ts";
+import { isDeletedPack, type RepositoryState } from "../log/state.ts";
+
+/** What a source reads through. */
+export type ChunkSourceOptions = {
+  readonly site: Pick<Site, "get">;
+  readonly index: Pick<ChunkIndex, "find"> & Partial<Pick<ChunkIndex, "together">>;
+  /** Tells which packs are on their way out; asked anew at each call. */
+  readonly state: () => Pick<RepositoryState, "retired" | "deleted">;
+  /** Requests at once, over all calls. */
+  readonly concurrency: number;
+  /** Bytes of decoded frames that are kept. */
+  readonly cacheBytes: number;
+  /** How frames are decoded; in line unless told. */
+  readonly decode?: FrameDecoder;
+  /** Told of the bytes of each answer of the site. */
+  readonly onBytes?: (sizeBytes: number) => void;
+};
+
+/** Takes a chunk for the ref of this index; ranges are read in parallel, so calls may overlap. */
+export type ChunkTaker = (index: number, bytes: Uint8Array) => void | Promise<void>;
+
+/** Frames that lie no further apart are read with one request. */
+export const RANGE_GAP_BYTES_MAX = 256 * 1024;
+
+/** No request asks for more, unless one frame is larger: larger answers cost memory and gain nothing. */
+export const RANGE_SIZE_BYTES_MAX = 2 * 1024 * 1024;
+
+/**
+ * Reads chunks by id.
+ *
+ * @example
+ * const source = new ChunkSource({ site, index, state, concurrency: 8, cacheBytes: 64 << 20 });
+ * const bytes = await source.fetch(id, length);
+ * await source.fetchMany(file.chunks, (index, bytes) => write(offsets[index], bytes));
+ */
+export class ChunkSource {
+  readonly #options: ChunkSourceOptions;
+  readonly #gate: Semaphore;
+  readonly #cache: FrameCache;
+  readonly #decode: FrameDecoder;
+  readonly #loading = new Map<string, Loading>();
+
+  constructor(options: ChunkSourceOptions) {
+    this.#options = options;
+    this.#gate = new Semaphore(options.concurrency);
+    this.#cache = new FrameCache(options.cacheBytes);
+    this.#decode = options.decode ?? decodeFrame;
+  }
+
+  /** One chunk, in a buffer of its own. AppError `damaged` if no pack has it whole. */
+  async fetch(id: Uint8Array, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+    let fault: AppError | undefined;
+    for (const place of this.#places({ id, length })) {
+      try {
+        const frame = await this.#frame(place, signal);
+        return new Uint8Array(checkedChunk(frame, place, id));
+      } catch (error) {
+        if (!isDamaged(error)) throw error;
+        this.#cache.delete(frameKey(place));
+        fault ??= atPlace(error, { id, place });
+      }
+    }
+    assert(fault !== undefined);
+    throw fault;
+  }
+
+  /**
+   * Many chunks, in the order in which they lie in packs. The bytes may be views of a larger buffer;
+   * who keeps them keeps that.
+   */
+  async fetchMany(
+    refs: readonly ChunkRef[],
+    onChunk: ChunkTaker,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { index } = this.#options;
+    const look = (): Map<string, WantedFrame> => this.#wantedFrames(refs);
+    const frames = index.together === undefined ? look() : index.together(look);
+    const ranges = planRanges([...frames.values()]);
+    await forEachConcurrent(
+      ranges,
+      this.#options.concurrency,
+      async (range, innerSignal) => {
+        const failed = await this.#readRange(range, onChunk, innerSignal);
+        for (const { id, indexes, place } of failed) {
+          const bytes = await this.fetch(id, place.length, innerSignal);
+          for (const index of indexes) await onChunk(index, bytes);
+        }
+      },
+      signal,
+    );
+  }
+
+  /** All places of a chunk, best first; never empty. */
+  #places(ref: ChunkRef): ChunkPlace[] {
+    const known = this.#options.index.find(ref.id);
+    const places = known.filter(({ length }) => length === ref.length);
+    if (places.length === 0) {
+      const fault = known.length === 0 ? "is in no pack" : "is known with another length only";
+      throw damagedError(`Chunk ${toHex(ref.id)}`, fault, { chunk: toHex(ref.id) });
+    }
+    if (places.length === 1) return places;
+    const state = this.#options.state();
+    const rank = ({ pack, birth }: ChunkPlace): number =>
+      isDeletedPack(state, pack, birth) ? 2 : state.retired.has(pack) ? 1 : 0;
+    return places.toSorted((one, other) => rank(one) - rank(other));
+  }
+
+  #wantedFrames(refs: readonly ChunkRef[]): Map<string, WantedFrame> {
+    const frames = new Map<string, WantedFrame>();
+    for (const [index, ref] of refs.entries()) {
+      const place = this.#places(ref)[0];
+      assert(place !== undefined);
+      const key = frameKey(place);
+      const frame = frames.get(key) ?? { key, place, chunks: new Map<string, WantedChunk>() };
+      frames.set(key, frame);
+      const chunkKey = idKey(ref.id);
+      const chunk = frame.chunks.get(chunkKey);
+      if (chunk === undefined) frame.chunks.set(chunkKey, { id: ref.id, place, indexes: [index] });
+      else chunk.indexes.push(index);
+    }
+    return frames;
+  }
+
+  /** Hands out the chunks of a range; returns those that it could not. */
+  async #readRange(
+    range: PackRange,
+    onChunk: ChunkTaker,
+    signal: AbortSignal,
+  ): Promise<WantedChunk[]> {
+    const failed: WantedChunk[] = [];
+    const cached = new Map(range.frames.map(({ key }) => [key, this.#cache.get(key)]));
+    const missing = range.frames.filter(({ key }) => cached.get(key) === undefined);
+    const first = missing[0]?.place.frameOffset ?? 0;
+    const stored =
+      missing.length === 0
+        ? undefined
+        : await this.#get(range.key, { offset: first, length: rangeEnd(missing) - first }, signal);
+    for (const frame of range.frames) {
+      const raw = cached.get(frame.key) ?? (await this.#cutFrame(frame, stored, first));
+      for (const chunk of frame.chunks.values()) {
+        const bytes = raw === undefined ? undefined : checkChunk(raw, chunk.place, chunk.id);
+        if (bytes === undefined) failed.push(chunk);
+        else for (const index of chunk.indexes) await onChunk(index, bytes);
+      }
+    }
+    return failed;
+  }
+
+  /** A frame out of the bytes of a range; undefined if it is damaged. */
+  async #cutFrame(
+    frame: WantedFrame,
+    stored: Uint8Array | undefined,
+    rangeOffset: number,
+  ): Promise<Uint8Array | undefined> {
+    const { place } = frame;
+    if (stored === undefined) return undefined;
+    const start = place.frameOffset - rangeOffset;
+    let raw: Uint8Array;
+    try {
+      const bytes = stored.subarray(start, start + place.storedLength);
+      raw = await this.#decode(bytes, place, frame.key);
+    } catch (error) {
+      if (isDamaged(error)) return undefined;
+      throw error;
+    }
+    // What is left of the frame is probably wanted next. A view would keep the whole range.
+    const isPartial = usedBytes(frame) < place.rawLength;
+    if (isPartial) this.#cache.set(frame.key, place.codec === 0 ? new Uint8Array(raw) : raw);
+    return raw;
+  }
+
+  /** One decoded frame: from the cache, from who is loading it, or from the site. */
+  async #frame(place: ChunkPlace, signal: AbortSignal | undefined): Promise<Uint8Array> {
+    const key = frameKey(place);
+    for (;;) {
+      signal?.throwIfAborted();
+      const cached = this.#cache.get(key);
+      if (cached !== undefined) return cached;
+      const loading = this.#loading.get(key);
+      if (loading === undefined) return await this.#load(key, place, signal);
+      try {
+        return await loading.frame;
+      } catch (error) {
+        // That the other was cancelled is no reason for us to fail.
+        if (loading.signal?.aborted !== true) throw error;
+      }
+    }
+  }
+
+  async #load(
+    key: string,
+    place: ChunkPlace,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array> {
+    const frame = this.#readFrame(key, place, signal);
+    this.#loading.set(key, { frame, signal });
+    try {
+      const raw = await frame;
+      this.#cache.set(key, raw);
+      return raw;
+    } finally {
+      this.#loading.delete(key);
+    }
+  }
+
+  async #readFrame(
+    key: string,
+    place: ChunkPlace,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array> {
+    const { pack, birth, frameOffset, storedLength } = place;
+    const range = { offset: frameOffset, length: storedLength };
+    const stored = await this.#get(packKey(pack, birth), range, signal);
+    if (stored === undefined) throw damagedError(key, "is not there", { missing: true });
+    return await this.#decode(stored, place, key);
+  }
+
+  async #get(
+    key: string,
+    range: { readonly offset: number; readonly length: number },
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array | undefined> {
+    const options = signal === undefined ? range : { ...range, signal };
+    const bytes = await this.#gate.run(() => this.#options.site.get(key, options), signal);
+    if (bytes !== undefined) this.#options.onBytes?.(bytes.length);
+    return bytes;
+  }
+}
+
+type Loading = {
+  readonly frame: Promise<Uint8Array>;
+  readonly signal: AbortSignal | undefined;
+};
+
+/** One chunk that is wanted for some refs. */
+type WantedChunk = {
+  readonly id: Uint8Array;
+  readonly place: ChunkPlace;
+  readonly indexes: number[];
+};
+
+type WantedFrame = {
+  readonly key: string;
+  /** Of any of its chunks: the frame is what counts. */
+  readonly place: ChunkPlace;
+  readonly chunks: Map<string, WantedChunk>;
+};
+
+/** Frames of one pack that are read with one request. */
+type PackRange = { readonly key: string; readonly frames: WantedFrame[] };
+
+/** Frames that lie close to each other, as ranges; in the order of packs and offsets. */
+function planRanges(frames: WantedFrame[]): PackRange[] {
+  const ranges: PackRange[] = [];
+  for (const frame of frames.toSorted((one, other) => compareFrames(one.place, other.place))) {
+    const key = packKey(frame.place.pack, frame.place.birth);
+    const range = ranges.at(-1);
+    if (range?.key === key && fitsRange(range, frame.place)) range.frames.push(frame);
+    else ranges.push({ key, frames: [frame] });
+  }
+  return ranges;
+}
+
+function fitsRange(range: PackRange, place: ChunkPlace): boolean {
+  const start = range.frames[0]?.place.frameOffset ?? 0;
+  const gapBytes = place.frameOffset - rangeEnd(range.frames);
+  const sizeBytes = place.frameOffset + place.storedLength - start;
+  return gapBytes <= RANGE_GAP_BYTES_MAX && sizeBytes <= RANGE_SIZE_BYTES_MAX;
+}
+
+function rangeEnd(frames: readonly WantedFrame[]): number {
+  const last = frames.at(-1)?.place;
+  return last === undefined ? 0 : last.frameOffset + last.storedLength;
+}
+
+function compareFrames(one: ChunkPlace, other: ChunkPlace): number {
+  if (one.pack !== other.pack) return one.pack < other.pack ? -1 : 1;
+  return one.birth - other.birth || one.frameOffset - other.frameOffset;
+}
+
+function usedBytes(frame: WantedFrame): number {
+  return frame.chunks.values().reduce((sum, { place }) => sum + place.length, 0);
+}
+
+function frameKey(place: ChunkPlace): string {
+  return `Frame ${place.frame} of ${packKey(place.pack, place.birth)}`;
+}
+
+/** The chunk in a raw frame if it matches its id. */
+function checkChunk(raw: Uint8Array, place: ChunkPlace, id: Uint8Array): Uint8Array | undefined {
+  const bytes = raw.subarray(place.offset, place.offset + place.length);
+  return Buffer.compare(sha256(bytes), id) === 0 ? bytes : undefined;
+}
+
+function checkedChunk(raw: Uint8Array, place: ChunkPlace, id: Uint8Array): Uint8Array {
+  const bytes = checkChunk(raw, place, id);
+  if (bytes !== undefined) return bytes;
+  throw damagedError(frameKey(place), "does not hold a chunk as it was stored");
+}
+
+/** The error with everything that helps to find the place. */
+function atPlace(
+  error: AppError,
+  at: { readonly id: Uint8Array; readonly place: ChunkPlace },
+): AppError {
+  const { pack, birth, frame } = at.place;
+  const where = { pack: packKey(pack, birth), frame, chunk: toHex(at.id) };
+  return new AppError("damaged", `Chunk ${where.chunk} cannot be read: ${error.message}`, {
+    ...(error.guidance === undefined ? {} : { guidance: error.guidance }),
+    context: { ...error.context, ...where },
+    cause: error,
+  });
+}
+
+function isDamaged(error: unknown): error is AppError {
+  return error instanceof AppError && error.kind === "damaged";
+}
+
+/** Decoded frames, the least recently used dropped first; bounded by bytes. */
+class FrameCache {
+  readonly #sizeBytesMax: number;
+  readonly #frames = new Map<string, Uint8Array>();
+  #sizeBytes = 0;
+
+  constructor(sizeBytesMax: number) {
+    this.#sizeBytesMax = sizeBytesMax;
+  }
+
+  get(key: string): Uint8Array | undefined {
+    const frame = this.#frames.get(key);
+    if (frame === undefined) return undefined;
+    this.#frames.delete(key);
+    this.#frames.set(key, frame);
+    return frame;
+  }
+
+  set(key: string, frame: Uint8Array): void {
+    this.delete(key);
+    if (frame.length > this.#sizeBytesMax) return;
+    this.#frames.set(key, frame);
+    this.#sizeBytes += frame.length;
+    for (const oldest of this.#frames.keys()) {
+      if (this.#sizeBytes <= this.#sizeBytesMax) return;
+      this.delete(oldest);
+    }
+  }
+
+  delete(key: string): void {
+    const frame = this.#frames.get(key);
+    if (frame === undefined) return;
+    this.#frames.delete(key);
+    this.#sizeBytes -= frame.length;
+  }
+}

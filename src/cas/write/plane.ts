@@ -1,0 +1,184 @@
+/**
+ * One or more data planes behind one interface: in this thread (the simulator, small jobs) or in
+ * workers. Calls to one lane are answered in their order. Sealed packs are transferred between
+ * threads, never copied; their directories cross as bytes.
+ */
+import assert from "node:assert/strict";
+import type { FileSystem, Random } from "../../base/doors.ts";
+import { AppError } from "../../base/error.ts";
+import type { AppErrorJson } from "../../base/error.ts";
+import type { BackupSettings } from "./backup-settings.ts";
+import type { ChunkerSettings } from "../format/chunker.ts";
+import { DataPlaneCore } from "./data-plane.ts";
+import type { DataPlaneSettings, FileTask, ScanResult } from "./data-plane.ts";
+import { decodeDirectory, SALT_SIZE_BYTES } from "../format/pack.ts";
+import type { SealedPack } from "../format/pack.ts";
+
+/** Where reading, hashing and packing happens. A lane is one thread with its own open pack. */
+export interface DataPlane extends AsyncDisposable {
+  readonly laneCount: number;
+  scan(lane: number, slot: number, tasks: readonly FileTask[]): Promise<ScanResult>;
+  /** Packs the chunks whose byte in `keep` is 1, and frees the slot. */
+  store(lane: number, slot: number, keep: Uint8Array<ArrayBuffer>): Promise<SealedPack[]>;
+  /** Seals the open pack. */
+  flush(lane: number): Promise<SealedPack[]>;
+  /** Gives the memory of a pack of this plane back; its bytes are gone. */
+  recycle(pack: SealedPack): void;
+  /** Forgets open files and open packs of an operation that failed. */
+  reset(): Promise<void>;
+}
+
+/** Opens as many planes as the settings say: `workers` threads, or this one for 0. */
+export function openPlane(
+  doors: { readonly files: FileSystem; readonly random: Random },
+  chunker: ChunkerSettings,
+  settings: BackupSettings,
+): DataPlane {
+  const { batchSizeBytes, packSizeBytes, frameSizeBytes, compressionLevel } = settings;
+  const plane = { chunker, batchSizeBytes, packSizeBytes, frameSizeBytes, compressionLevel };
+  if (settings.workers === 0) return openInlinePlane(doors, plane);
+  return openWorkerPlane(settings.workers, plane);
+}
+
+/** A plane in this thread, over any file system. */
+export function openInlinePlane(
+  doors: { readonly files: FileSystem; readonly random: Random },
+  settings: DataPlaneSettings,
+): DataPlane {
+  const core = new DataPlaneCore(doors.files, () => doors.random.bytes(SALT_SIZE_BYTES), settings);
+  return {
+    laneCount: 1,
+    scan: async (_lane, slot, tasks) => core.scan(slot, tasks),
+    store: async (_lane, slot, keep) => core.store(slot, keep),
+    flush: async () => core.flush(),
+    recycle: (pack) => core.recycle(pack.bytes.buffer),
+    reset: async () => core.reset(),
+    [Symbol.asyncDispose]: async () => core.reset(),
+  };
+}
+
+/**
+ * Planes in Bun Workers, which open the real file system themselves. A worker is started when it is
+ * first needed: a backup in which nothing changed needs none.
+ */
+export function openWorkerPlane(workerCount: number, settings: DataPlaneSettings): DataPlane {
+  assert(workerCount >= 1);
+  const lanes: (Lane | undefined)[] = Array.from({ length: workerCount }, () => undefined);
+  let isClosed = false;
+  const started = (lane: number): Lane => {
+    if (isClosed) throw new AppError("cancelled", "The backup workers were closed.");
+    return (lanes[lane] ??= new Lane(settings));
+  };
+  const owners = new WeakMap<SealedPack, Lane>();
+  const open = (lane: Lane, sent: readonly SentPack[]): SealedPack[] => {
+    const packs = sent.map(openSealed);
+    for (const pack of packs) owners.set(pack, lane);
+    return packs;
+  };
+  return {
+    laneCount: workerCount,
+    scan: async (lane, slot, tasks) => await started(lane).call({ call: "scan", slot, tasks }),
+    async store(lane, slot, keep) {
+      return open(started(lane), await started(lane).call({ call: "store", slot, keep }));
+    },
+    async flush(lane) {
+      const worker = lanes[lane];
+      return worker === undefined ? [] : open(worker, await worker.call({ call: "flush" }));
+    },
+    recycle(pack) {
+      owners.get(pack)?.recycle(pack.bytes.buffer);
+    },
+    async reset() {
+      for (const lane of lanes) await lane?.call({ call: "reset" });
+    },
+    async [Symbol.asyncDispose]() {
+      isClosed = true;
+      for (const lane of lanes) lane?.close();
+    },
+  };
+}
+
+/** A sealed pack as it crosses threads. */
+export type SentPack = Pick<SealedPack, "id" | "kind" | "bytes" | "directoryBytes">;
+
+/** What a worker is asked, and its answer. */
+export type PlaneCalls = {
+  readonly open: { readonly ask: { readonly settings: DataPlaneSettings }; readonly answer: null };
+  readonly scan: {
+    readonly ask: { readonly slot: number; readonly tasks: readonly FileTask[] };
+    readonly answer: ScanResult;
+  };
+  readonly store: {
+    readonly ask: { readonly slot: number; readonly keep: Uint8Array<ArrayBuffer> };
+    readonly answer: SentPack[];
+  };
+  readonly flush: { readonly ask: object; readonly answer: SentPack[] };
+  readonly recycle: { readonly ask: { readonly buffer: ArrayBuffer }; readonly answer: null };
+  readonly reset: { readonly ask: object; readonly answer: null };
+};
+
+/** One message to a worker. */
+export type PlaneAsk = {
+  [Call in keyof PlaneCalls]: { readonly call: Call } & PlaneCalls[Call]["ask"];
+}[keyof PlaneCalls];
+
+/** One message from a worker: the answer to the oldest question that has none. */
+export type PlaneAnswer = { readonly answer: unknown } | { readonly error: AppErrorJson };
+
+/** One worker. It answers in order, so that questions need no numbers. */
+class Lane {
+  readonly #worker: Worker;
+  readonly #waiting: PromiseWithResolvers<unknown>[] = [];
+  #failure: AppError | undefined;
+
+  constructor(settings: DataPlaneSettings) {
+    // `smol`: what a worker allocates beside its buffers is small and short-lived.
+    this.#worker = new Worker(new URL("plane-worker.ts", import.meta.url).href, { smol: true });
+    this.#worker.addEventListener("message", (event: MessageEvent<PlaneAnswer>) =>
+      this.#accept(event.data),
+    );
+    this.#worker.addEventListener("error", (event) => {
+      this.#fail(new AppError("internal", `A backup worker ended: ${event.message}.`));
+    });
+    // Its failure shows in the calls that follow.
+    this.call({ call: "open", settings }).catch(() => undefined);
+  }
+
+  async call<Ask extends PlaneAsk>(
+    ask: Ask,
+    transfer: ArrayBuffer[] = [],
+  ): Promise<PlaneCalls[Ask["call"]]["answer"]> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const waiting = Promise.withResolvers<unknown>();
+    this.#waiting.push(waiting);
+    this.#worker.postMessage(ask, transfer);
+    return (await waiting.promise) as PlaneCalls[Ask["call"]]["answer"];
+  }
+
+  recycle(buffer: ArrayBuffer): void {
+    // If it fails, so does every other call.
+    this.call({ call: "recycle", buffer }, [buffer]).catch(() => undefined);
+  }
+
+  close(): void {
+    this.#fail(new AppError("cancelled", "The backup worker was closed."));
+    this.#worker.terminate();
+  }
+
+  #accept(message: PlaneAnswer): void {
+    const waiting = this.#waiting.shift();
+    if (waiting === undefined) return;
+    if ("answer" in message) return waiting.resolve(message.answer);
+    const { kind, message: text, ...options } = message.error;
+    waiting.reject(new AppError(kind, text, options));
+  }
+
+  #fail(error: AppError): void {
+    this.#failure ??= error;
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#failure);
+  }
+}
+
+function openSealed(sent: SentPack): SealedPack {
+  return { ...sent, directory: decodeDirectory(sent.directoryBytes, `pack ${sent.id}`) };
+}
