@@ -141,7 +141,7 @@ async function runFolder(
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
-      timeout: options.timeoutMs,
+      timeout: Math.floor(options.timeoutMs),
       killSignal: "SIGKILL",
     });
     const exitCode = await child.exited;

@@ -60,7 +60,6 @@ export async function runCleanupOperation(
     }
     const onStep = (step: string): void => {
       context.progress({ phase: step });
-      context.say(step);
     };
     const report = await runCleanup({ ...options, source, onStep });
     // A list that could not be read held everything back; the next cleanup looks with fresh eyes.
