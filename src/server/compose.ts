@@ -100,6 +100,9 @@ export function memberConfigOf(config: Config): MemberConfig {
   };
 }
 
+/** An S3 client holds a pack more than once while it sends it; more at once broke the memory promise. */
+const UPLOADS_MAX = 4;
+
 /** Packs on their way take what the planes leave of the memory that is allowed. */
 function backupSettingsOf(config: Config): BackupSettings {
   const { backup, limits, sites } = config;
@@ -107,7 +110,7 @@ function backupSettingsOf(config: Config): BackupSettings {
   const lanes = Math.max(1, backup.workers);
   const planeBytes = lanes * (2 * batchSizeBytes + backup.packSizeBytes + frameSizeBytes);
   const fit = Math.floor((limits.memoryBytes - planeBytes) / backup.packSizeBytes);
-  const wanted = sites[0].type === "s3" ? sites[0].concurrency : 2;
+  const wanted = sites[0].type === "s3" ? Math.min(sites[0].concurrency, UPLOADS_MAX) : 2;
   return {
     workers: backup.workers,
     packSizeBytes: backup.packSizeBytes,
