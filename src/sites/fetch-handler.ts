@@ -5,11 +5,8 @@
  * broken connection shows in one place. Connections are kept alive by the runtime.
  */
 import assert from "node:assert/strict";
-import { AppError } from "../base/error.ts";
 import { cancelledBy } from "./object-key.ts";
-
-// Who is slower than this is taken for dead; a pack of 32 MiB has two minutes.
-const BYTES_PER_MS_MIN = 256;
+import { TransferDeadline } from "./transfer-deadline.ts";
 
 /** The network between us and the store. */
 export type FetchHandlerOptions = {
@@ -66,11 +63,12 @@ export class FetchHandler implements S3Transport {
     options: { readonly abortSignal?: unknown } = {},
   ): Promise<SdkAnswer> {
     const { abortSignal } = options;
-    using deadline = new Deadline(abortSignal instanceof AbortSignal ? abortSignal : undefined);
+    const outer = abortSignal instanceof AbortSignal ? abortSignal : undefined;
+    using deadline = new TransferDeadline(outer, this.#options.timeoutMs);
     try {
-      deadline.set(this.#limitMs(sizeOf(request.body)));
+      deadline.allow(sizeOf(request.body));
       const answer = await this.#send(request, deadline.signal);
-      deadline.set(this.#limitMs(Number(answer.headers.get("content-length") ?? 0)));
+      deadline.allow(Number(answer.headers.get("content-length") ?? 0));
       const bytes = await answer.bytes();
       const headers = Object.fromEntries(answer.headers.entries());
       const isList = request.query?.["list-type"] !== undefined;
@@ -114,10 +112,6 @@ export class FetchHandler implements S3Transport {
     });
   }
 
-  #limitMs(sizeBytes: number): number {
-    return this.#options.timeoutMs + sizeBytes / BYTES_PER_MS_MIN;
-  }
-
   #standIn(bytes: Uint8Array): ReadableStream {
     const stream = new ReadableStream();
     this.#bodies.set(stream, bytes);
@@ -127,38 +121,6 @@ export class FetchHandler implements S3Transport {
   #proxyFor({ hostname, port }: SdkRequest): string | undefined {
     const { proxy, noProxy = "" } = this.#options;
     return proxy === undefined || isDirect(hostname, port, noProxy) ? undefined : proxy;
-  }
-}
-
-/** A signal that also fires when a time is over; the time can be set anew. */
-class Deadline implements Disposable {
-  readonly #limit = new AbortController();
-  readonly #outer: AbortSignal | undefined;
-  readonly #onAbort = (): void => this.#limit.abort(this.#outer?.reason);
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(outer: AbortSignal | undefined) {
-    this.#outer = outer;
-    if (outer?.aborted === true) this.#onAbort();
-    outer?.addEventListener("abort", this.#onAbort, { once: true });
-  }
-
-  get signal(): AbortSignal {
-    return this.#limit.signal;
-  }
-
-  set(limitMs: number): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      const message = `The store did not answer within ${Math.ceil(limitMs)} ms.`;
-      const guidance = "Check endpoint, network and proxy, or raise the timeout.";
-      this.#limit.abort(new AppError("timeout", message, { guidance }));
-    }, limitMs);
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-    this.#outer?.removeEventListener("abort", this.#onAbort);
   }
 }
 

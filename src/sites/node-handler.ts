@@ -9,13 +9,11 @@ import assert from "node:assert/strict";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import type { FetchHandlerOptions, S3Transport } from "./fetch-handler.ts";
-import { AppError } from "../base/error.ts";
 import { cancelledBy } from "./object-key.ts";
+import { TransferDeadline } from "./transfer-deadline.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 60_000;
-/** Who is slower than this is taken for dead. */
-const BYTES_PER_MS_MIN = 256;
 
 type Handled = Parameters<NodeHttpHandler["handle"]>;
 
@@ -99,42 +97,6 @@ export class NodeHandler implements S3Transport {
     const stream = new ReadableStream();
     this.#bodies.set(stream, bytes);
     return stream;
-  }
-}
-
-/** Aborts with the outer signal, or when a transfer takes longer than its bytes may. */
-class TransferDeadline implements Disposable {
-  readonly #limit = new AbortController();
-  readonly #outer: AbortSignal | undefined;
-  readonly #timeoutMs: number;
-  readonly #onAbort = (): void => this.#limit.abort(this.#outer?.reason);
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(outer: AbortSignal | undefined, timeoutMs: number) {
-    this.#outer = outer;
-    this.#timeoutMs = timeoutMs;
-    if (outer?.aborted === true) this.#onAbort();
-    outer?.addEventListener("abort", this.#onAbort, { once: true });
-  }
-
-  get signal(): AbortSignal {
-    return this.#limit.signal;
-  }
-
-  /** Gives the next transfer its time. */
-  allow(sizeBytes: number): void {
-    clearTimeout(this.#timer);
-    const limitMs = this.#timeoutMs + sizeBytes / BYTES_PER_MS_MIN;
-    this.#timer = setTimeout(() => {
-      const message = `The store did not answer within ${Math.ceil(limitMs)} ms.`;
-      const guidance = "Check endpoint, network and proxy, or raise the timeout.";
-      this.#limit.abort(new AppError("timeout", message, { guidance }));
-    }, limitMs);
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-    this.#outer?.removeEventListener("abort", this.#onAbort);
   }
 }
 
