@@ -25,7 +25,7 @@ const LOOKUP_COUNT = 100_000;
 const { values } = parseArgs({
   options: {
     chunks: { type: "string", default: "1000000" },
-    segment: { type: "string", default: "500000" },
+    segment: { type: "string", default: "250000" },
     make: { type: "string" },
     first: { type: "string", default: "0" },
   },
