@@ -92,6 +92,12 @@ export interface FileSystem {
   setXattr(path: string, name: string, value: Uint8Array): void;
   /** The parts of an open file that are not holes, ascending; the whole file where nobody can tell. */
   dataRanges(handle: number, sizeBytes: number): { offset: number; length: number }[];
+  /**
+   * True if another process holds a lock on the file, for reading or writing, with `fcntl` or
+   * `flock`; takes none itself. False where nothing is. It opens and closes the file, which drops
+   * `fcntl` locks that this process holds on it: ask about files of others only.
+   */
+  isLocked(path: string): boolean;
   /** Free and total bytes of the file system that holds `path`. */
   space(path: string): { readonly freeBytes: number; readonly totalBytes: number };
 }

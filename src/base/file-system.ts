@@ -7,10 +7,13 @@ import * as fs from "node:fs";
 import type { BigIntStats } from "node:fs";
 import type { FileStat, FileSystem, FileType } from "./doors.ts";
 import { errnoError, getErrnoCode, nulError } from "./errno.ts";
+import { AppError } from "./error.ts";
+import { hasListedLock } from "./listed-locks.ts";
 import { nativePath, textFromPath } from "./path.ts";
 import {
   dataRanges,
   getXattr,
+  hasRecordLock,
   listXattrs,
   setModeNoFollow,
   setTimesNs,
@@ -190,6 +193,25 @@ class RealFileSystem implements FileSystem {
 
   dataRanges(handle: number, sizeBytes: number): DataRange[] {
     return dataRanges(handle, sizeBytes);
+  }
+
+  isLocked(path: string): boolean {
+    let handle: number | undefined;
+    try {
+      handle = this.open(path, "r");
+    } catch (thrown) {
+      if (!(thrown instanceof AppError)) throw thrown;
+      if (thrown.kind === "not-found") return false;
+      // What we may not open can still be looked up among all locks.
+      if (thrown.kind !== "permission") throw thrown;
+    }
+    try {
+      const stat = handle === undefined ? this.lstat(path) : this.stat(handle);
+      if (stat === undefined) return false;
+      return (handle !== undefined && hasRecordLock(handle, path)) || hasListedLock(stat, handle);
+    } finally {
+      if (handle !== undefined) this.close(handle);
+    }
   }
 
   space(path: string): { readonly freeBytes: number; readonly totalBytes: number } {

@@ -1,6 +1,6 @@
 /**
  * What Bun has no call for, straight from libc: times with nanoseconds, modes without following a
- * link, extended attributes, holes, syncing many files at once. The only file with FFI. Where the library cannot be loaded
+ * link, extended attributes, holes, locks, syncing many files at once. The only file with FFI. Where the library cannot be loaded
  * (macOS, an unusual libc) each function falls back to something safe: times lose their last
  * digits, there are no attributes, a file is all data.
  */
@@ -131,6 +131,19 @@ export function syncFileSystem(handle: number): boolean {
   return library.syncfs(handle) === 0;
 }
 
+/** True if another process, or another open file of this one, has a `fcntl` lock on an open file. */
+export function hasRecordLock(handle: number, path: string): boolean {
+  const library = getLibrary();
+  if (library === undefined) return false;
+  // struct flock: type and whence (shorts), start, length (0 is all), pid.
+  const lock = new DataView(new ArrayBuffer(32));
+  lock.setInt16(0, F_WRLCK, true);
+  if (library.fcntl(handle, F_GETLK, new Uint8Array(lock.buffer)) !== 0) {
+    throw lastError(library, "ask for locks of", path);
+  }
+  return lock.getInt16(0, true) !== F_UNLCK;
+}
+
 function canReportFailedWrites(): boolean {
   const [major = 0, minor = 0] = release().split(".").map(Number);
   return major > 5 || (major === 5 && minor >= 8);
@@ -147,6 +160,9 @@ const SYNCABLE_TYPES: ReadonlySet<number> = new Set([
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const SYS_FCHMODAT2 = 452n;
+const F_GETLK = 5;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
@@ -164,6 +180,7 @@ const SYMBOLS = {
   llistxattr: { args: ["ptr", "ptr", "u64"], returns: "i64" },
   lgetxattr: { args: ["ptr", "ptr", "ptr", "u64"], returns: "i64" },
   lsetxattr: { args: ["ptr", "ptr", "ptr", "u64", "i32"], returns: "i32" },
+  fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" },
   syncfs: { args: ["i32"], returns: "i32" },
   lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
   __errno_location: { args: [], returns: "ptr" },

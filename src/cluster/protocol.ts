@@ -177,7 +177,7 @@ export const resolveAnswerSchema = z.strictObject({
 /** One reason why a backup is not whole. */
 export const problemSchema = z.strictObject({
   path: z.string(),
-  kind: z.enum(["unreadable", "vanished", "changed", "unsupported"]),
+  kind: z.enum(["unreadable", "vanished", "changed", "unsupported", "damaged"]),
   message: z.string(),
 });
 

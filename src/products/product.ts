@@ -9,7 +9,7 @@
  *
  * Walked on paper through M3 and Cassandra in docs/products/walked.md.
  */
-import type { Doors } from "../base/doors.ts";
+import type { Doors, FileStat } from "../base/doors.ts";
 import type { VolumeSource } from "../cas/write/volume-source.ts";
 
 /** Plain data that crosses the wire and lies in the manifest. */
@@ -39,6 +39,28 @@ export type NodePhaseContext = PhaseContext & {
   readonly scratch: string;
   /** What the coordinator hands to this node: results of earlier cluster phases, the node's share of the manifest state. */
   readonly input: Json;
+  /**
+   * At backup: true if `store` will take this file from its stat alone, so that nothing needs to be
+   * captured of it. Paths of a volume come ascending, volumes in any order; may answer false for no
+   * reason. Never true for append-only files that grew.
+   */
+  readonly isStored?: (volume: string, path: string, stat: FileStat) => boolean;
+  /** At restore: what is restored. */
+  readonly restore?: NodeRestoreChoice;
+};
+
+/** What a restore was asked for. */
+export type RestoreChoice = {
+  /** True if paths or nodes were chosen such that not all of the backup comes back. */
+  readonly isPartial: boolean;
+  /** Globs; empty for all. */
+  readonly paths: readonly string[];
+};
+
+/** The same for one node. */
+export type NodeRestoreChoice = RestoreChoice & {
+  /** Whose share this node gets. */
+  readonly from?: string;
 };
 
 /** What a phase on the coordinator gets besides: what each earlier phase answered, by phase and node. */
@@ -49,6 +71,8 @@ export type ClusterPhaseContext = PhaseContext & {
   readonly state: { readonly [key: string]: Json };
   /** At restore: which node's share goes to which node. */
   readonly shares?: readonly { readonly from: string; readonly to: string }[];
+  /** At restore: what is restored. */
+  readonly restore?: RestoreChoice;
 };
 
 /** What a cluster phase says: state to put into the manifest, input for the next node phases, or an earlier phase to begin again at. */
@@ -93,7 +117,13 @@ export type RestoreTarget = {
 };
 
 /** How complete a captured set is, by what the database says its members are. */
-export type Completeness = { readonly complete: boolean; readonly problems: readonly string[] };
+export type Completeness = {
+  /** All data is there. */
+  readonly complete: boolean;
+  /** All data is there, and fewer copies of it than there should be. */
+  readonly degraded?: boolean;
+  readonly problems: readonly string[];
+};
 
 /** One product, bound to one node's configuration. */
 export interface Product {

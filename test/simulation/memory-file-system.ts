@@ -45,6 +45,8 @@ const FIRST_DEVICE = 1n;
 export class MemoryFileSystem implements FileSystem {
   /** Set by the simulator, see FaultHook. */
   fault: FaultHook | undefined;
+  /** Files that somebody holds a lock on, by path; set by tests. */
+  readonly locked = new Set<string>();
   /** Operations so far, failed ones included. */
   callCount = 0;
 
@@ -269,6 +271,11 @@ export class MemoryFileSystem implements FileSystem {
   dataRanges(handle: number, sizeBytes: number): DataRange[] {
     this.#beginHandle("dataRanges", handle);
     return sizeBytes > 0 ? [{ offset: 0, length: sizeBytes }] : [];
+  }
+
+  isLocked(path: string): boolean {
+    this.#begin("isLocked", path);
+    return this.locked.has(path) && this.#find(path) !== undefined;
   }
 
   space(path: string): { readonly freeBytes: number; readonly totalBytes: number } {

@@ -121,6 +121,7 @@ export function filesOf(files: FileSystem, life: ProcessLife): FileSystem {
     readXattrs: guard("readXattrs", (path) => files.readXattrs(path)),
     setXattr: guard("setXattr", (path, name, value) => files.setXattr(path, name, value)),
     dataRanges: guard("dataRanges", (handle, size) => files.dataRanges(handle, size)),
+    isLocked: guard("isLocked", (path) => files.isLocked(path)),
     space: guard("space", (path) => files.space(path)),
   };
 }

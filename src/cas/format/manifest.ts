@@ -54,7 +54,7 @@ export const manifestProblemSchema = z.strictObject({
   node: nameSchema,
   path: pathSchema,
   /** `missing`: a node, or what the database says should be there. */
-  kind: z.enum(["unreadable", "vanished", "changed", "unsupported", "missing"]),
+  kind: z.enum(["unreadable", "vanished", "changed", "unsupported", "damaged", "missing"]),
   message: z.string().max(10_000),
 });
 

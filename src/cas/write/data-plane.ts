@@ -35,6 +35,8 @@ export type FileTask = {
   readonly sizeBytesMax?: number;
   /** Where to go on if all the checks hold; else the file is read from its start. */
   readonly resume?: { readonly offset: number; readonly checks: readonly ChunkCheck[] };
+  /** Which content check sees the bytes; `verifiedBytes` counts if the read is resumed. */
+  readonly check?: { readonly name: string; readonly verifiedBytes: number };
 };
 
 /** What a batch says of one file; a large file is in several batches. */

@@ -4,6 +4,7 @@
  * since a product often reads a captured link in its stead.
  */
 import type { FileStat } from "../../base/doors.ts";
+import type { Finding } from "./content-check.ts";
 
 /** One path of a volume. */
 export type WalkEntry = {
@@ -32,17 +33,28 @@ export type VolumeSource = {
   readonly ctimeCounts: boolean;
   /** What an unreadable file does: a problem in the report, or the end of the backup. */
   readonly onUnreadable: "incomplete" | "fail";
-  /** What `entries` met on its way (folders that cannot be listed); asked once, when it has ended. */
+  /** Names the check that a file's bytes are shown to while they are read (content-check.ts). */
+  readonly check?: (path: string) => string | undefined;
+  /**
+   * Told what the check found, once for each file that was read and is in the backup as it was read
+   * then; not for files that are taken from their stat.
+   */
+  readonly checked?: (path: string, finding: Finding) => void;
+  /**
+   * What `entries` met on its way (folders that cannot be listed), and what checks found; asked once,
+   * when it has ended and all is read.
+   */
   readonly problems?: () => Iterable<Problem>;
 };
 
 /**
  * Something that is not in the backup as it should be. `unsupported` (a socket, a FIFO, a device)
- * does not make a backup incomplete: no product keeps data in one.
+ * does not make a backup incomplete: no product keeps data in one. `damaged` is what was stored as it
+ * lies on the disk and does not match the database's own checksum.
  */
 export type Problem = {
   /** Relative to the volume's root, a byte string. */
   readonly path: string;
-  readonly kind: "unreadable" | "vanished" | "changed" | "unsupported";
+  readonly kind: "unreadable" | "vanished" | "changed" | "unsupported" | "damaged";
   readonly message: string;
 };
