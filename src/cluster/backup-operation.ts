@@ -10,15 +10,16 @@ import { commitBackup } from "../cas/write/backup-commit.ts";
 import { manifestKey } from "../cas/format/ids.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import { encodeManifest } from "../cas/format/manifest.ts";
-import type { ClusterOutcome, ClusterPhaseContext, Json, Phase } from "../products/product.ts";
+import type { ClusterOutcome, Phase } from "../products/product.ts";
 import { PHASE_REDO_COUNT_MAX } from "../products/product.ts";
-import { runAlways } from "./always-phases.ts";
 import { manifestOf } from "./backup-manifest.ts";
 import { ClaimTable } from "./claims.ts";
 import { ClusterSession } from "./cluster-session.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { NodeAddress } from "./network.ts";
 import type { OperationContext } from "./operations.ts";
+import type { PhaseKey } from "./phase-run.ts";
+import { PhaseRun } from "./phase-run.ts";
 import { ProgressBoard } from "./progress-board.ts";
 import type { JsonValue, NodeStoredAnswer } from "./protocol.ts";
 import { nodeStoredSchema } from "./protocol.ts";
@@ -150,8 +151,7 @@ async function runAttempt(
 
 type Run = {
   readonly stored: ReadonlyMap<string, NodeStoredAnswer>;
-  readonly results: ReadonlyMap<string, ReadonlyMap<string, Json>>;
-  readonly state: { readonly [key: string]: Json };
+  readonly phases: PhaseRun;
 };
 
 /** All phases in order; a cluster phase may send us back to an earlier one. */
@@ -162,32 +162,26 @@ async function runPhases(
   claims: ClaimTable,
 ): Promise<Run> {
   const phases = parts.product.backupPhases;
-  const results = new Map<string, ReadonlyMap<string, Json>>();
-  const state: { [key: string]: Json } = {};
-  const inputs: { [node: string]: Json } = {};
+  const run = new PhaseRun({ parts, context, session: attempt.session });
   let stored: ReadonlyMap<string, NodeStoredAnswer> = new Map();
   let pass = 0;
-  try {
+  await run.guard(phases, async () => {
     for (let index = 0; index < phases.length; index += 1) {
       const phase = phases[index]!;
+      const key = { attempt: attempt.attempt, pass };
       context.progress({ phase: phase.name });
       if (phase.on === "cluster") {
-        const outcome = await phase.run(clusterContext(parts, context, attempt, results, state));
-        Object.assign(state, outcome.state);
-        Object.assign(inputs, outcome.inputs);
+        const outcome = await run.onCluster(phase);
         index = redoIndex(phases, index, outcome, pass);
         if (outcome.redo !== undefined) pass += 1;
       } else if (phase.on === "nodes") {
-        results.set(phase.name, await onNodes(attempt, phase.name, pass, inputs));
+        await run.onNodes(phase.name, key);
       } else if (phase.name === "store") {
-        stored = await store(attempt, pass, inputs, claims);
+        stored = await store(attempt, key, run, claims);
       }
     }
-  } catch (thrown) {
-    await runAlways(phases, clusterContext(parts, context, attempt, results, state));
-    throw thrown;
-  }
-  return { stored, results, state };
+  });
+  return { stored, phases: run };
 }
 
 function redoIndex(
@@ -211,32 +205,17 @@ function redoIndex(
   return target - 1;
 }
 
-function onNodes(
-  attempt: Attempt,
-  name: string,
-  pass: number,
-  inputs: { readonly [node: string]: Json },
-): Promise<Map<string, JsonValue>> {
-  const key = { attempt: attempt.attempt, pass };
-  return attempt.session.phase(name, key, (node) => inputFor(node, inputs));
-}
-
-function inputFor(node: NodeAddress, inputs: { readonly [node: string]: Json }): JsonValue {
-  return (inputs[node.name] ?? inputs["*"] ?? null) as JsonValue;
-}
-
 /** The core's share: store, then settle references among nodes, then finish. */
 async function store(
   attempt: Attempt,
-  pass: number,
-  inputs: { readonly [node: string]: Json },
+  key: PhaseKey,
+  run: PhaseRun,
   claims: ClaimTable,
 ): Promise<Map<string, NodeStoredAnswer>> {
   const { session } = attempt;
-  const key = { attempt: attempt.attempt, pass };
   const input = (node: NodeAddress): JsonValue => ({
     lookUpAll: attempt.lookUpAll,
-    product: inputFor(node, inputs),
+    product: run.inputFor(node),
   });
   // Nobody may wait for the chunks of a node from which nothing more comes.
   await session.phase("store", key, input, (node, outcome) => {
@@ -257,24 +236,6 @@ async function store(
   return stored;
 }
 
-function clusterContext(
-  parts: CoordinatorParts,
-  context: OperationContext,
-  attempt: Attempt,
-  results: ReadonlyMap<string, ReadonlyMap<string, Json>>,
-  state: { readonly [key: string]: Json },
-): ClusterPhaseContext {
-  return {
-    doors: parts.doors,
-    operation: context.id,
-    signal: context.signal,
-    say: (message) => context.say(message),
-    nodes: attempt.session.nodes.map((node) => ({ name: node.name, zone: node.zone })),
-    results,
-    state,
-  };
-}
-
 /** Writes the manifest and commits the one entry that makes the backup exist. */
 async function commit(
   parts: CoordinatorParts,
@@ -285,7 +246,7 @@ async function commit(
   const { repository } = parts;
   const { signal } = context;
   context.progress({ phase: "commit" });
-  const manifest = describe(parts, context, attempt, run);
+  const manifest = describe(parts, attempt, run);
   const shares = [...run.stored.values()];
   const encoded = encodeManifest(manifest);
   const birth = repository.state.sequence;
@@ -326,16 +287,11 @@ async function commit(
   };
 }
 
-function describe(
-  parts: CoordinatorParts,
-  context: OperationContext,
-  attempt: Attempt,
-  run: Run,
-): Manifest {
+function describe(parts: CoordinatorParts, attempt: Attempt, run: Run): Manifest {
   const { config, product, doors } = parts;
   const { session } = attempt;
   const nodes = config.nodes.map(({ name, zone }) => ({ name, zone }));
-  const asked = { ...clusterContext(parts, context, attempt, run.results, run.state), nodes };
+  const asked = { ...run.phases.clusterContext, nodes };
   return manifestOf({
     id: attempt.id,
     name: attempt.name,
@@ -343,7 +299,7 @@ function describe(
     product: product.kind,
     started: attempt.started,
     ended: new Date(doors.clock.now()).toISOString(),
-    state: run.state as Manifest["state"],
+    state: run.phases.state as Manifest["state"],
     coordinator: config.node,
     zones: new Map(nodes.map(({ name, zone }) => [name, zone])),
     versions: session.versions,

@@ -9,8 +9,7 @@ import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
-import type { ClusterPhaseContext, Json } from "../products/product.ts";
-import { runAlways } from "./always-phases.ts";
+import type { Json } from "../products/product.ts";
 import { ClusterSession } from "./cluster-session.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { NodeAddress } from "./network.ts";
@@ -18,6 +17,7 @@ import { callNode } from "./network.ts";
 import type { MapPair } from "./node-map.ts";
 import { checkPairs, mapNodes } from "./node-map.ts";
 import type { OperationContext } from "./operations.ts";
+import { PhaseRun } from "./phase-run.ts";
 import { ProgressBoard } from "./progress-board.ts";
 import type { JsonValue, Placed, VolumePlan } from "./protocol.ts";
 import { placedSchema, planAnswerSchema } from "./protocol.ts";
@@ -151,26 +151,57 @@ export async function runRestore(
     pinBackup(parts.repository, parts.openSource, pin),
   );
   try {
-    await using session = await ClusterSession.open(
-      {
-        ...parts,
-        context,
-        kind: "restore",
-        cluster: parts.config.cluster,
-        product: parts.product.kind,
-        patienceMs: parts.config.nodePatienceMs,
-        leaseTimeMs: parts.config.leaseTimeMs,
-        board,
-      },
-      chosen.pairs.map((pair) => mustGetNode(parts, pair.to)),
-      false,
+    return await withAttempts(parts, context, (attempt) =>
+      runAttempt(parts, context, board, { request, chosen, attempt }),
     );
-    const placed = await runPhases(parts, context, { request, chosen, session });
-    await session.close(null);
-    return resultOf(chosen, placed);
   } finally {
     await unpin(parts, context);
   }
+}
+
+/** A node that restarted has lost its lease and nothing else: what was placed stays. */
+async function withAttempts<T>(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  work: (attempt: number) => Promise<T>,
+): Promise<T> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await work(attempt);
+    } catch (thrown) {
+      context.signal.throwIfAborted();
+      const error = toAppError(thrown);
+      const again = error.retryable || error.context["reason"] === "lease-lost";
+      if (!again || attempt + 1 >= parts.config.backup.attempts) throw error;
+      context.say(`Attempt ${attempt + 1} failed: ${error.message} Trying again.`);
+    }
+  }
+}
+
+async function runAttempt(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  board: ProgressBoard,
+  at: { readonly request: RestoreRequest; readonly chosen: Chosen; readonly attempt: number },
+): Promise<RestoreResult> {
+  const { chosen } = at;
+  await using session = await ClusterSession.open(
+    {
+      ...parts,
+      context,
+      kind: "restore",
+      cluster: parts.config.cluster,
+      product: parts.product.kind,
+      patienceMs: parts.config.nodePatienceMs,
+      leaseTimeMs: parts.config.leaseTimeMs,
+      board,
+    },
+    chosen.pairs.map((pair) => mustGetNode(parts, pair.to)),
+    false,
+  );
+  const placed = await runPhases(parts, context, { ...at, session });
+  await session.close(null);
+  return resultOf(chosen, placed);
 }
 
 /** The pin goes even when the operation was cancelled; cleanup drops it later if the site is away. */
@@ -184,8 +215,6 @@ async function unpin(parts: CoordinatorParts, context: OperationContext): Promis
   }
 }
 
-type Shared = { readonly [key: string]: Json };
-
 async function runPhases(
   parts: CoordinatorParts,
   context: OperationContext,
@@ -193,60 +222,35 @@ async function runPhases(
     readonly request: RestoreRequest;
     readonly chosen: Chosen;
     readonly session: ClusterSession;
+    readonly attempt: number;
   },
 ): Promise<Map<string, Placed>> {
   const { chosen, session, request } = at;
-  const results = new Map<string, ReadonlyMap<string, Json>>();
-  const state: { [key: string]: Json } = { ...(chosen.manifest.state as Shared) };
-  const inputs: { [node: string]: Json } = {};
+  const state = chosen.manifest.state as { readonly [key: string]: Json };
+  const extra = { shares: chosen.pairs };
+  const run = new PhaseRun({ parts, context, session, state, extra });
   const placed = new Map<string, Placed>();
-  const key = { attempt: 0, pass: 0 };
-  const inputOf = (node: NodeAddress): JsonValue =>
-    (inputs[node.name] ?? inputs["*"] ?? null) as JsonValue;
+  const key = { attempt: at.attempt, pass: 0 };
   const phases = parts.product.restorePhases;
-  try {
+  await run.guard(phases, async () => {
     for (const phase of phases) {
       context.progress({ phase: phase.name });
       if (phase.on === "cluster") {
-        const outcome = await phase.run(restoreContext(parts, context, at, results, state));
-        Object.assign(state, outcome.state);
-        Object.assign(inputs, outcome.inputs);
+        await run.onCluster(phase);
       } else if (phase.on === "nodes") {
-        results.set(phase.name, await session.phase(phase.name, key, inputOf));
+        await run.onNodes(phase.name, key);
       } else if (phase.name === "place") {
         const answers = await session.phase("place", key, (node) => ({
           backup: chosen.backup.backup,
           from: mustGetPair(chosen.pairs, node.name).from,
           paths: [...(request.paths ?? [])],
-          product: inputOf(node),
+          product: run.inputFor(node),
         }));
         for (const [node, answer] of answers) placed.set(node, placedSchema.parse(answer));
       }
     }
-  } catch (thrown) {
-    await runAlways(phases, restoreContext(parts, context, at, results, state));
-    throw thrown;
-  }
+  });
   return placed;
-}
-
-function restoreContext(
-  parts: CoordinatorParts,
-  context: OperationContext,
-  at: { readonly session: ClusterSession; readonly chosen: Chosen },
-  results: ReadonlyMap<string, ReadonlyMap<string, Json>>,
-  state: { readonly [key: string]: Json },
-): ClusterPhaseContext {
-  return {
-    doors: parts.doors,
-    operation: context.id,
-    signal: context.signal,
-    say: (message) => context.say(message),
-    nodes: at.session.nodes.map((node) => ({ name: node.name, zone: node.zone })),
-    results,
-    state,
-    shares: at.chosen.pairs,
-  };
 }
 
 async function choose(
