@@ -19,7 +19,7 @@ import { checkPairs, mapNodes } from "./node-map.ts";
 import type { OperationContext } from "./operations.ts";
 import { PhaseRun } from "./phase-run.ts";
 import { ProgressBoard } from "./progress-board.ts";
-import type { JsonValue, Placed, VolumePlan } from "./protocol.ts";
+import type { Placed, VolumePlan } from "./protocol.ts";
 import { placedSchema, planAnswerSchema } from "./protocol.ts";
 import { withSoundIndex } from "./sound-index.ts";
 
