@@ -2,15 +2,15 @@
  * The content checks that products name, by name. Workers load this module by its address: it must
  * pull in nothing that a worker cannot have.
  */
-import type { ContentCheck, ContentChecks } from "../cas/write/content-check.ts";
+import type { CheckSource, ContentCheck, ContentChecks } from "../cas/write/content-check.ts";
 
 /** By the names that products use in `VolumeSource.check`. */
 export const contentChecks: ContentChecks = {
   adler32: () => new Adler32Check(),
 };
 
-/** The address of this module, for workers. */
-export const CONTENT_CHECKS_MODULE: string = import.meta.url;
+/** For planes of any kind: the checks themselves, and where workers find them. */
+export const checkSource: CheckSource = { checks: contentChecks, module: import.meta.url };
 
 const BASE = 65_521;
 

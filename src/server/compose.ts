@@ -16,6 +16,7 @@ import { decodeFrameAside } from "../cas/format/frame-decoder.ts";
 import { openPlane } from "../cas/write/plane.ts";
 import type { MemberConfig } from "../cluster/member-config.ts";
 import { Member } from "../cluster/member.ts";
+import { checkSource } from "../products/content-checks.ts";
 import { createProduct } from "../products/create-product.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
 import type { Config } from "./config.ts";
@@ -59,7 +60,10 @@ export async function openNode(
       version,
       // Called by operations only, when the member and so the repository's header are there.
       openPlane: () =>
-        openPlane(doors, chunkerOf(member.repository.header.chunker), memberConfig.backup),
+        openPlane(doors, chunkerOf(member.repository.header.chunker), {
+          ...memberConfig.backup,
+          contentChecks: checkSource,
+        }),
       decode: decodeFrameAside,
       signal,
     });

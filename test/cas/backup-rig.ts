@@ -17,6 +17,7 @@ import type { BackupSettings, Claims, NodeStored } from "../../src/cas/write/bac
 import { Catalog } from "../../src/cas/catalog/catalog.ts";
 import { ChunkSource } from "../../src/cas/read/chunk-source.ts";
 import { localClaims } from "../../src/cas/write/claims.ts";
+import type { CheckSource } from "../../src/cas/write/content-check.ts";
 import { drawId, manifestKey } from "../../src/cas/format/ids.ts";
 import { decodeChunkRef, decodeRecord } from "../../src/cas/format/listing.ts";
 import type { ChunkRef, FileRecord } from "../../src/cas/format/listing.ts";
@@ -72,6 +73,7 @@ export type RigOptions = {
   readonly files?: FileSystem;
   readonly lookUpAll?: boolean;
   readonly claims?: Claims;
+  readonly contentChecks?: CheckSource;
   readonly operation?: string;
   readonly signal?: AbortSignal;
   /** Between the reading and the barrier. */
@@ -185,7 +187,10 @@ export class Rig implements AsyncDisposable {
     await using plane = openPlane(
       doors,
       { rule: "astacus-cdc-1", averageSizeBytes: repository.header.chunker.averageSizeBytes },
-      settings,
+      {
+        ...settings,
+        ...(options.contentChecks === undefined ? {} : { contentChecks: options.contentChecks }),
+      },
     );
     const backup = new NodeBackup({
       repository,

@@ -6,6 +6,7 @@ import type { FileSystem, Random } from "../../src/base/doors.ts";
 import { openInlinePlane } from "../../src/cas/write/plane.ts";
 import type { DataPlane } from "../../src/cas/write/plane.ts";
 import type { DataPlaneSettings } from "../../src/cas/write/data-plane.ts";
+import { contentChecks } from "../../src/products/content-checks.ts";
 import type { ProcessLife } from "./simulated-process.ts";
 import { never } from "./virtual-clock.ts";
 
@@ -60,7 +61,7 @@ function openPooled(settings: DataPlaneSettings): Pooled {
     fraction: () => pooled.doors.random.fraction(),
   };
   const pooled: Pooled = {
-    plane: openInlinePlane({ files, random }, settings),
+    plane: openInlinePlane({ files, random }, { ...settings, checks: contentChecks }),
     doors: { files, random },
   };
   return pooled;

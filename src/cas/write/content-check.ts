@@ -19,7 +19,7 @@ export type Finding =
 export interface ContentCheck {
   /** All bytes that are read, in order, in pieces of any size. */
   update(bytes: Uint8Array): void;
-  /** After the last of them; may throw if the file cannot be judged, which fails the backup. */
+  /** After the last of them. A check throws for its own defects only: that ends the backup. */
   finish(): Finding;
 }
 
@@ -40,12 +40,35 @@ export type ContentCheckFactory = (start: ContentCheckStart) => ContentCheck;
 /** The checks that a thread knows, by name. */
 export type ContentChecks = { readonly [name: string]: ContentCheckFactory };
 
-/** None. */
-export const NO_CONTENT_CHECKS: ContentChecks = {};
+/** Where threads have their checks from. */
+export type CheckSource = {
+  /** For reading in this thread. */
+  readonly checks: ContentChecks;
+  /** The address of a module that exports the same as `contentChecks`, for workers. */
+  readonly module: string;
+};
 
-/** A check by name; AppError `internal` if there is none. */
-export function mustGetCheck(checks: ContentChecks, name: string): ContentCheckFactory {
-  const check = Object.hasOwn(checks, name) ? checks[name] : undefined;
-  if (check !== undefined) return check;
-  throw new AppError("internal", `There is no content check called ${name}.`);
+/** Begins the named check; AppError `internal` if there is none, or it fails. */
+export function beginCheck(
+  checks: ContentChecks,
+  name: string,
+  start: ContentCheckStart,
+): ContentCheck {
+  const begin = Object.hasOwn(checks, name) ? checks[name] : undefined;
+  if (begin === undefined) throw new AppError("internal", `There is no content check ${name}.`);
+  const check = guarded(name, () => begin(start));
+  return {
+    update: (bytes) => guarded(name, () => check.update(bytes)),
+    finish: () => guarded(name, () => check.finish()),
+  };
+}
+
+/** Whatever a check throws is a defect of the check: what it says of the file counts for nothing. */
+function guarded<Result>(name: string, call: () => Result): Result {
+  try {
+    return call();
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new AppError("internal", `The content check ${name} failed: ${why}`, { cause });
+  }
 }

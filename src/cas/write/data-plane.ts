@@ -12,6 +12,8 @@ import type { AppErrorJson } from "../../base/error.ts";
 import { toAppError } from "../../base/error.ts";
 import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import { BATCHES_IN_FLIGHT } from "./backup-settings.ts";
+import { beginCheck } from "./content-check.ts";
+import type { ContentCheck, ContentChecks, Finding } from "./content-check.ts";
 import { Chunker } from "../format/chunker.ts";
 import type { ChunkerSettings } from "../format/chunker.ts";
 import { boundsOfAverage } from "../format/chunker-reference.ts";
@@ -54,6 +56,8 @@ export type FileScan = {
   /** The open file before the first read and after the last one. */
   readonly before?: FileStat;
   readonly after?: FileStat;
+  /** What the task's check found; told with the last part. */
+  readonly finding?: Finding;
   readonly error?: AppErrorJson;
 };
 
@@ -101,6 +105,7 @@ type OpenFile = {
   /** Where reading ends unless the file ends before. */
   readonly end: number;
   readonly isResumed: boolean;
+  readonly check: ContentCheck | undefined;
   /** Where the next read begins. */
   position: number;
   isFirst: boolean;
@@ -123,15 +128,22 @@ export class DataPlaneCore {
   readonly #files: FileSystem;
   readonly #settings: DataPlaneSettings;
   readonly #salt: () => Uint8Array;
+  readonly #checks: ContentChecks;
   readonly #slots: Slot[] = [];
   #builder: PackBuilder;
   /** Buffers of packs that were sent. */
   #spare: Uint8Array<ArrayBuffer>[] = [];
   #open: OpenFile | undefined;
 
-  constructor(files: FileSystem, salt: () => Uint8Array, settings: DataPlaneSettings) {
+  constructor(
+    files: FileSystem,
+    salt: () => Uint8Array,
+    options: DataPlaneSettings & { readonly checks?: ContentChecks },
+  ) {
+    const { checks, ...settings } = options;
     this.#files = files;
     this.#salt = salt;
+    this.#checks = checks ?? {};
     this.#settings = settings;
     this.#builder = this.#openBuilder();
   }
@@ -228,13 +240,15 @@ export class DataPlaneCore {
       handle = this.#files.open(task.path, "r");
       const before = this.#files.stat(handle);
       const isResumed = this.#isSame(handle, task, batch);
+      const position = isResumed ? task.resume!.offset : 0;
       const file: OpenFile = {
         task,
         handle,
         before,
         end: Math.min(before.sizeBytes, task.sizeBytesMax ?? before.sizeBytes),
         isResumed,
-        position: isResumed ? task.resume!.offset : 0,
+        check: this.#beginCheck(task, position, isResumed),
+        position,
         isFirst: true,
         uncut: undefined,
       };
@@ -267,8 +281,9 @@ export class DataPlaneCore {
       }
       const after = this.#files.stat(file.handle);
       const isSparse = this.#hasHoles(file);
+      const found = file.check === undefined ? {} : { finding: file.check.finish() };
       this.#close(file);
-      batch.files.push({ ...part, isLast: true, isSparse, before: file.before, after });
+      batch.files.push({ ...part, isLast: true, isSparse, before: file.before, after, ...found });
     } catch (error) {
       slot.filled = start;
       slot.offsets.length = chunkCountBefore;
@@ -276,6 +291,13 @@ export class DataPlaneCore {
       if (this.#open !== undefined) this.#close(file);
       batch.files.push(failedScan(error, file.isFirst));
     }
+  }
+
+  #beginCheck(task: FileTask, offset: number, isResumed: boolean): ContentCheck | undefined {
+    if (task.check === undefined) return undefined;
+    const { name, verifiedBytes } = task.check;
+    const start = { offset, verifiedBytes: isResumed ? verifiedBytes : 0 };
+    return beginCheck(this.#checks, name, start);
   }
 
   #close(file: OpenFile): void {
@@ -302,6 +324,7 @@ export class DataPlaneCore {
       const target = buffer.subarray(slot.filled, slot.filled + length);
       const count = this.#files.read(file.handle, target, file.position);
       if (count === 0) return true;
+      file.check?.update(target.subarray(0, count));
       file.position += count;
       slot.filled += count;
       batch.bytes += count;

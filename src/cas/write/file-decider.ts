@@ -51,9 +51,11 @@ export class FileDecider {
   read(entry: WalkEntry): { readonly how: "read"; readonly task: FileTask } {
     const { readPath: path, stat, sizeBytesCaptured } = entry;
     const isAppendOnly = this.#volume.nature(entry.path) === "append-only";
-    if (!isAppendOnly) return { how: "read", task: { path, sizeBytes: stat.sizeBytes } };
+    const name = this.#volume.check?.(entry.path);
+    const check = name === undefined ? {} : { check: { name, verifiedBytes: 0 } };
+    if (!isAppendOnly) return { how: "read", task: { path, sizeBytes: stat.sizeBytes, ...check } };
     const sizeBytes = sizeBytesCaptured ?? stat.sizeBytes;
-    return { how: "read", task: { path, sizeBytes, sizeBytesMax: sizeBytes } };
+    return { how: "read", task: { path, sizeBytes, sizeBytesMax: sizeBytes, ...check } };
   }
 
   /** Changed within a tick of the stat means: perhaps also after it. */
@@ -105,7 +107,9 @@ export class FileDecider {
     const read = this.read(entry);
     const resume = planResume(row);
     const isTrusted = this.#context.trust.trusts(row.operation);
-    const task = { ...read.task, resume };
+    const { name } = read.task.check ?? {};
+    const check = name === undefined ? {} : { check: { name, verifiedBytes: row.sizeBytes } };
+    const task = { ...read.task, resume, ...check };
     const { content } = row;
     if (content.form === "inline") {
       const kept = content.chunks.slice(0, -1);

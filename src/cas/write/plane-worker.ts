@@ -4,6 +4,7 @@
 import { toAppError } from "../../base/error.ts";
 import { realFileSystem } from "../../base/file-system.ts";
 import { realRandom } from "../../base/random.ts";
+import type { ContentChecks } from "./content-check.ts";
 import { DataPlaneCore } from "./data-plane.ts";
 import { SALT_SIZE_BYTES } from "../format/pack.ts";
 import type { SealedPack } from "../format/pack.ts";
@@ -11,27 +12,41 @@ import type { PlaneAnswer, PlaneAsk, SentPack } from "./plane.ts";
 
 declare const self: Worker;
 
+type OpenAsk = Extract<PlaneAsk, { readonly call: "open" }>;
+
 let core: DataPlaneCore | undefined;
 
-self.addEventListener("message", (event: MessageEvent<PlaneAsk>) => {
+/** Checks are loaded before the first question is answered; what fails there fails all of them. */
+let opened: Promise<void> = Promise.resolve();
+
+self.addEventListener("message", async (event: MessageEvent<PlaneAsk>) => {
+  const ask = event.data;
+  if (ask.call === "open") opened = open(ask);
   try {
-    const { answer, transfer } = handle(event.data);
+    await opened;
+    const { answer, transfer } = handle(ask);
     self.postMessage({ answer } satisfies PlaneAnswer, transfer);
   } catch (error) {
     self.postMessage({ error: toAppError(error).toJSON() } satisfies PlaneAnswer, []);
   }
 });
 
+async function open({ settings, checksModule }: OpenAsk): Promise<void> {
+  const checks = checksModule === undefined ? {} : await loadChecks(checksModule);
+  const salt = (): Uint8Array => realRandom.bytes(SALT_SIZE_BYTES);
+  core = new DataPlaneCore(realFileSystem, salt, { ...settings, checks });
+}
+
+async function loadChecks(module: string): Promise<ContentChecks> {
+  const { contentChecks } = (await import(module)) as { readonly contentChecks: ContentChecks };
+  return contentChecks;
+}
+
 type Handled = { readonly answer: unknown; readonly transfer: ArrayBuffer[] };
 
 function handle(ask: PlaneAsk): Handled {
   switch (ask.call) {
     case "open":
-      core = new DataPlaneCore(
-        realFileSystem,
-        () => realRandom.bytes(SALT_SIZE_BYTES),
-        ask.settings,
-      );
       return { answer: null, transfer: [] };
     case "scan": {
       const answer = mustGetCore().scan(ask.slot, ask.tasks);

@@ -9,6 +9,7 @@ import { AppError } from "../../base/error.ts";
 import type { AppErrorJson } from "../../base/error.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import type { ChunkerSettings } from "../format/chunker.ts";
+import type { CheckSource, ContentChecks } from "./content-check.ts";
 import { DataPlaneCore } from "./data-plane.ts";
 import type { DataPlaneSettings, FileTask, ScanResult } from "./data-plane.ts";
 import { decodeDirectory, SALT_SIZE_BYTES } from "../format/pack.ts";
@@ -32,18 +33,20 @@ export interface DataPlane extends AsyncDisposable {
 export function openPlane(
   doors: { readonly files: FileSystem; readonly random: Random },
   chunker: ChunkerSettings,
-  settings: BackupSettings,
+  options: BackupSettings & { readonly contentChecks?: CheckSource },
 ): DataPlane {
-  const { batchSizeBytes, packSizeBytes, frameSizeBytes, compressionLevel } = settings;
+  const { batchSizeBytes, packSizeBytes, frameSizeBytes, compressionLevel } = options;
   const plane = { chunker, batchSizeBytes, packSizeBytes, frameSizeBytes, compressionLevel };
-  if (settings.workers === 0) return openInlinePlane(doors, plane);
-  return openWorkerPlane(settings.workers, plane);
+  const { workers, contentChecks } = options;
+  if (workers > 0) return openWorkerPlane(workers, plane, contentChecks?.module);
+  const { checks = {} } = contentChecks ?? {};
+  return openInlinePlane(doors, { ...plane, checks });
 }
 
 /** A plane in this thread, over any file system. */
 export function openInlinePlane(
   doors: { readonly files: FileSystem; readonly random: Random },
-  settings: DataPlaneSettings,
+  settings: DataPlaneSettings & { readonly checks?: ContentChecks },
 ): DataPlane {
   const core = new DataPlaneCore(doors.files, () => doors.random.bytes(SALT_SIZE_BYTES), settings);
   return {
@@ -61,13 +64,17 @@ export function openInlinePlane(
  * Planes in Bun Workers, which open the real file system themselves. A worker is started when it is
  * first needed: a backup in which nothing changed needs none.
  */
-export function openWorkerPlane(workerCount: number, settings: DataPlaneSettings): DataPlane {
+export function openWorkerPlane(
+  workerCount: number,
+  settings: DataPlaneSettings,
+  checksModule?: string,
+): DataPlane {
   assert(workerCount >= 1);
   const lanes: (Lane | undefined)[] = Array.from({ length: workerCount }, () => undefined);
   let isClosed = false;
   const started = (lane: number): Lane => {
     if (isClosed) throw new AppError("cancelled", "The backup workers were closed.");
-    return (lanes[lane] ??= new Lane(settings));
+    return (lanes[lane] ??= new Lane(settings, checksModule));
   };
   const owners = new WeakMap<SealedPack, Lane>();
   const open = (lane: Lane, sent: readonly SentPack[]): SealedPack[] => {
@@ -103,7 +110,10 @@ export type SentPack = Pick<SealedPack, "id" | "kind" | "bytes" | "directoryByte
 
 /** What a worker is asked, and its answer. */
 export type PlaneCalls = {
-  readonly open: { readonly ask: { readonly settings: DataPlaneSettings }; readonly answer: null };
+  readonly open: {
+    readonly ask: { readonly settings: DataPlaneSettings; readonly checksModule?: string };
+    readonly answer: null;
+  };
   readonly scan: {
     readonly ask: { readonly slot: number; readonly tasks: readonly FileTask[] };
     readonly answer: ScanResult;
@@ -131,7 +141,7 @@ class Lane {
   readonly #waiting: PromiseWithResolvers<unknown>[] = [];
   #failure: AppError | undefined;
 
-  constructor(settings: DataPlaneSettings) {
+  constructor(settings: DataPlaneSettings, checksModule: string | undefined) {
     // `smol`: what a worker allocates beside its buffers is small and short-lived.
     this.#worker = new Worker(new URL("plane-worker.ts", import.meta.url).href, { smol: true });
     this.#worker.addEventListener("message", (event: MessageEvent<PlaneAnswer>) =>
@@ -141,7 +151,8 @@ class Lane {
       this.#fail(new AppError("internal", `A backup worker ended: ${event.message}.`));
     });
     // Its failure shows in the calls that follow.
-    this.call({ call: "open", settings }).catch(() => undefined);
+    const module = checksModule === undefined ? {} : { checksModule };
+    this.call({ call: "open", settings, ...module }).catch(() => undefined);
   }
 
   async call<Ask extends PlaneAsk>(

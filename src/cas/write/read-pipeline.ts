@@ -12,6 +12,7 @@ import {
   BATCHES_IN_FLIGHT,
   READ_QUEUE_COUNT_MAX,
 } from "./backup-settings.ts";
+import type { Finding } from "./content-check.ts";
 import { idAt } from "./data-plane.ts";
 import type { FileScan, FileTask, ScanResult } from "./data-plane.ts";
 import type { ChunkRef } from "../format/listing.ts";
@@ -31,6 +32,8 @@ export type FileEnd = {
   readonly before: FileStat;
   readonly after: FileStat;
   readonly isSparse: boolean;
+  /** Of the check that the task names. */
+  readonly finding?: Finding;
   /** Wall clock before the file was opened. */
   readonly takenNs: bigint;
 };
@@ -254,7 +257,8 @@ function endFile(file: FileScan, { reader, takenNs }: OpenReader): void {
     const { kind, message, ...options } = file.error;
     reader.onError(new AppError(kind, message, options));
   } else if (file.isLast) {
-    const { before, after, isSparse } = file;
-    reader.onEnd({ before: before!, after: after!, isSparse, takenNs });
+    const { before, after, isSparse, finding } = file;
+    const found = finding === undefined ? {} : { finding };
+    reader.onEnd({ before: before!, after: after!, isSparse, takenNs, ...found });
   }
 }

@@ -50,7 +50,7 @@ export type VolumeSource = {
 /**
  * Something that is not in the backup as it should be. `unsupported` (a socket, a FIFO, a device)
  * does not make a backup incomplete: no product keeps data in one. `damaged` is what was stored as it
- * lies on the disk and does not match the database's own checksum.
+ * lies on the disk and does not match the database's own checksum; no backup trusts its stat later.
  */
 export type Problem = {
   /** Relative to the volume's root, a byte string. */

@@ -99,7 +99,11 @@ class VolumeWriter {
     }
     this.#pipeline.throwIfFailed();
     this.#cursor.end();
-    for (const problem of this.#volume.problems?.() ?? []) this.#report(problem);
+    for (const problem of this.#volume.problems?.() ?? []) {
+      // Without a row it is read and checked again by every backup, until it is mended.
+      if (problem.kind === "damaged") this.#cursor.remove(problem.path);
+      this.#report(problem);
+    }
     const { name, root } = this.#volume;
     return { name, root, listing: this.#listing.finish(), ...this.#counts };
   }
@@ -243,6 +247,7 @@ class VolumeWriter {
       ...fileContent(sizeBytes, content),
     }));
     if (slot.record === undefined) return;
+    if (file.end.finding !== undefined) this.#volume.checked?.(path, file.end.finding);
     if (file.isChanged) {
       this.#cursor.remove(path);
       this.#report({ path, kind: "changed", message: "It changed while it was read." });
