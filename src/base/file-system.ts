@@ -8,11 +8,11 @@ import type { BigIntStats } from "node:fs";
 import type { FileStat, FileSystem, FileType } from "./doors.ts";
 import { errnoError, getErrnoCode, nulError } from "./errno.ts";
 import { AppError } from "./error.ts";
-import { hasListedLock } from "./listed-locks.ts";
 import { nativePath, textFromPath } from "./path.ts";
 import {
   dataRanges,
   getXattr,
+  hasListedLock,
   hasRecordLock,
   listXattrs,
   setModeNoFollow,

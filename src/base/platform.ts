@@ -5,10 +5,12 @@
  * digits, there are no attributes, a file is all data.
  */
 import { dlopen, read } from "bun:ffi";
-import { chmodSync, lstatSync, lutimesSync, statfsSync } from "node:fs";
+import { chmodSync, lstatSync, lutimesSync, readFileSync, statfsSync } from "node:fs";
 import { constants, release } from "node:os";
+import type { FileStat } from "./doors.ts";
 import { errnoError, getErrnoCode, nulError } from "./errno.ts";
 import type { AppError } from "./error.ts";
+import { deviceOfMount, devicesOfLocks, deviceText } from "./listed-locks.ts";
 import { nativePath } from "./path.ts";
 
 /** A part of a file that holds data. */
@@ -142,6 +144,30 @@ export function hasRecordLock(handle: number, path: string): boolean {
     throw lastError(library, "ask for locks of", path);
   }
   return lock.getInt16(0, true) !== F_UNLCK;
+}
+
+/** True if Linux lists a lock of another process on the file. A handle helps to find its mount. */
+export function hasListedLock(
+  stat: Pick<FileStat, "device" | "inode">,
+  handle: number | undefined,
+): boolean {
+  if (process.platform !== "linux") return false;
+  const devices = devicesOfLocks(readKernelText("/proc/locks"), stat.inode, process.pid);
+  if (devices.length === 0) return false;
+  if (devices.includes(deviceText(stat.device))) return true;
+  if (handle === undefined) return false;
+  const fdinfo = readKernelText(`/proc/self/fdinfo/${handle}`);
+  const mount = deviceOfMount(fdinfo, readKernelText("/proc/self/mountinfo"));
+  return mount !== undefined && devices.includes(mount);
+}
+
+/** Empty where a kernel or a container does not show it. */
+function readKernelText(path: string): string {
+  try {
+    return readFileSync(path, "latin1");
+  } catch {
+    return "";
+  }
 }
 
 function canReportFailedWrites(): boolean {
