@@ -1,0 +1,59 @@
+/**
+ * How the configuration names an etcd, shared by every product that speaks with one, and the settings
+ * of the plain `etcd` product. What is said here is what the reference page and every error message
+ * say.
+ */
+import { z } from "zod";
+import { durationField, pathField, secretField } from "../../base/fields.ts";
+
+const endpoint = z
+  .string()
+  .transform((text) => text.replace(/\/$/, ""))
+  .refine((text) => /^https?:\/\/[^\s/?#@]+:\d{1,5}$/.test(text))
+  .meta({ expected: "http://host:2379 or https://host:2379" });
+
+const tlsSchema = z
+  .strictObject({
+    ca: pathField().optional().meta({
+      description: "PEM file of the authority of etcd's certificate, where it is your own.",
+    }),
+    certificate: pathField().optional().meta({
+      description: "PEM file of a client certificate, where etcd asks for one; with `key`.",
+    }),
+    key: pathField().optional().meta({ description: "PEM file of the client certificate's key." }),
+  })
+  .refine((tls) => (tls.certificate === undefined) === (tls.key === undefined))
+  .optional()
+  .meta({
+    expected: "`certificate` and `key` together, or neither",
+    description: "TLS to etcd. The endpoints must then begin with https://.",
+  });
+
+const userSchema = z
+  .strictObject({
+    name: z.string().min(1).max(255).meta({ description: "The user's name in etcd." }),
+    password: secretField().meta({
+      description: "The password: text, `{env: NAME}` or `{file: PATH}`.",
+    }),
+  })
+  .optional()
+  .meta({ description: "The user to be, where etcd's authentication is enabled." });
+
+/** How to reach an etcd: `openEtcd` takes what comes out. */
+export const etcdConnectionSchema = z
+  .strictObject({
+    endpoints: z
+      .array(endpoint)
+      .min(1)
+      .max(32)
+      .meta({ description: "The client addresses of etcd's members, asked in turn." }),
+    tls: tlsSchema,
+    user: userSchema,
+    requestTimeout: durationField({ min: 100, max: 600_000 })
+      .prefault("10s")
+      .meta({ description: "How long one endpoint may take for one request." }),
+  })
+  .transform(({ requestTimeout, ...rest }) => ({ ...rest, requestTimeoutMs: requestTimeout }));
+
+/** How to reach an etcd, as the configuration says. */
+export type EtcdConnection = z.infer<typeof etcdConnectionSchema>;
