@@ -31,10 +31,10 @@ try {
       `${name}.proto`,
     ]);
     const written = await Bun.file(join(temporary, `${name}_pb.ts`)).text();
-    const opening =
-      `/** The messages of ${name}.proto. Generated (scripts/generate-proto.ts); not edited by hand. */\n` +
-      "/* oxlint-disable eslint/max-lines */\n";
-    await Bun.write(join(folder, `${name}.pb.ts`), opening + tidied(written));
+    const opening = `/** The messages of ${name}.proto. Generated (scripts/generate-proto.ts); not edited by hand. */`;
+    const target = join(folder, `${name}.pb.ts`);
+    await Bun.write(target, `${opening}\n${tidied(written)}`);
+    await run(["bunx", "oxfmt", target]);
   }
 } finally {
   rmSync(temporary, { recursive: true, force: true });

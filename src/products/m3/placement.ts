@@ -197,7 +197,7 @@ export function decodePlacement(bytes: Uint8Array): Placement {
 function coverageProblems(placement: Placement): string[] {
   const { replicaFactor, shardCount } = placement;
   if (shardCount > SHARD_COUNT_MAX) return [`it has ${shardCount} shards`];
-  const owners = new Array<number>(shardCount).fill(0);
+  const owners = Array.from({ length: shardCount }, () => 0);
   const strangers: number[] = [];
   for (const { shards } of instancesOf(placement)) {
     for (const { id, state } of shards) {

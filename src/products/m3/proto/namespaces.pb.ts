@@ -1,8 +1,6 @@
 /** The messages of namespaces.proto. Generated (scripts/generate-proto.ts); not edited by hand. */
-/* oxlint-disable eslint/max-lines */
 // What a backup needs to know of M3's namespaces, by field numbers on the wire (M3 1.5). Only read:
 // the registry itself is kept and written back byte for byte.
-
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -11,8 +9,11 @@ import type { Message } from "@bufbuild/protobuf";
 /**
  * Describes the file namespaces.proto.
  */
-export const file_namespaces: GenFile = /*@__PURE__*/
-  fileDesc("ChBuYW1lc3BhY2VzLnByb3RvEgphc3RhY3VzLm0zIkMKEU5hbWVzcGFjZVJlZ2lzdHJ5Ei4KCm5hbWVzcGFjZXMYASADKAsyGi5hc3RhY3VzLm0zLk5hbWVzcGFjZUVudHJ5IkoKDk5hbWVzcGFjZUVudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoCzIcLmFzdGFjdXMubTMuTmFtZXNwYWNlT3B0aW9ucyKkAgoQTmFtZXNwYWNlT3B0aW9ucxIZChFib290c3RyYXBfZW5hYmxlZBgBIAEoCBIVCg1mbHVzaF9lbmFibGVkGAIgASgIEhwKFHdyaXRlc190b19jb21taXRfbG9nGAMgASgIEhcKD2NsZWFudXBfZW5hYmxlZBgEIAEoCBIWCg5yZXBhaXJfZW5hYmxlZBgFIAEoCBIvCglyZXRlbnRpb24YBiABKAsyHC5hc3RhY3VzLm0zLlJldGVudGlvbk9wdGlvbnMSGAoQc25hcHNob3RfZW5hYmxlZBgHIAEoCBInCgVpbmRleBgIIAEoCzIYLmFzdGFjdXMubTMuSW5kZXhPcHRpb25zEhsKE2NvbGRfd3JpdGVzX2VuYWJsZWQYCiABKAgiqwEKEFJldGVudGlvbk9wdGlvbnMSHgoWcmV0ZW50aW9uX3BlcmlvZF9uYW5vcxgBIAEoAxIYChBibG9ja19zaXplX25hbm9zGAIgASgDEhsKE2J1ZmZlcl9mdXR1cmVfbmFub3MYAyABKAMSGQoRYnVmZmVyX3Bhc3RfbmFub3MYBCABKAMSJQodZnV0dXJlX3JldGVudGlvbl9wZXJpb2RfbmFub3MYByABKAMiOQoMSW5kZXhPcHRpb25zEg8KB2VuYWJsZWQYASABKAgSGAoQYmxvY2tfc2l6ZV9uYW5vcxgCIAEoA2IGcHJvdG8z");
+export const file_namespaces: GenFile =
+  /*@__PURE__*/
+  fileDesc(
+    "ChBuYW1lc3BhY2VzLnByb3RvEgphc3RhY3VzLm0zIkMKEU5hbWVzcGFjZVJlZ2lzdHJ5Ei4KCm5hbWVzcGFjZXMYASADKAsyGi5hc3RhY3VzLm0zLk5hbWVzcGFjZUVudHJ5IkoKDk5hbWVzcGFjZUVudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoCzIcLmFzdGFjdXMubTMuTmFtZXNwYWNlT3B0aW9ucyKkAgoQTmFtZXNwYWNlT3B0aW9ucxIZChFib290c3RyYXBfZW5hYmxlZBgBIAEoCBIVCg1mbHVzaF9lbmFibGVkGAIgASgIEhwKFHdyaXRlc190b19jb21taXRfbG9nGAMgASgIEhcKD2NsZWFudXBfZW5hYmxlZBgEIAEoCBIWCg5yZXBhaXJfZW5hYmxlZBgFIAEoCBIvCglyZXRlbnRpb24YBiABKAsyHC5hc3RhY3VzLm0zLlJldGVudGlvbk9wdGlvbnMSGAoQc25hcHNob3RfZW5hYmxlZBgHIAEoCBInCgVpbmRleBgIIAEoCzIYLmFzdGFjdXMubTMuSW5kZXhPcHRpb25zEhsKE2NvbGRfd3JpdGVzX2VuYWJsZWQYCiABKAgiqwEKEFJldGVudGlvbk9wdGlvbnMSHgoWcmV0ZW50aW9uX3BlcmlvZF9uYW5vcxgBIAEoAxIYChBibG9ja19zaXplX25hbm9zGAIgASgDEhsKE2J1ZmZlcl9mdXR1cmVfbmFub3MYAyABKAMSGQoRYnVmZmVyX3Bhc3RfbmFub3MYBCABKAMSJQodZnV0dXJlX3JldGVudGlvbl9wZXJpb2RfbmFub3MYByABKAMiOQoMSW5kZXhPcHRpb25zEg8KB2VuYWJsZWQYASABKAgSGAoQYmxvY2tfc2l6ZV9uYW5vcxgCIAEoA2IGcHJvdG8z",
+  );
 
 /**
  * @generated from message astacus.m3.NamespaceRegistry
@@ -28,7 +29,8 @@ export type NamespaceRegistry = Message<"astacus.m3.NamespaceRegistry"> & {
  * Describes the message astacus.m3.NamespaceRegistry.
  * Use `create(NamespaceRegistrySchema)` to create a new message.
  */
-export const NamespaceRegistrySchema: GenMessage<NamespaceRegistry> = /*@__PURE__*/
+export const NamespaceRegistrySchema: GenMessage<NamespaceRegistry> =
+  /*@__PURE__*/
   messageDesc(file_namespaces, 0);
 
 /**
@@ -50,7 +52,8 @@ export type NamespaceEntry = Message<"astacus.m3.NamespaceEntry"> & {
  * Describes the message astacus.m3.NamespaceEntry.
  * Use `create(NamespaceEntrySchema)` to create a new message.
  */
-export const NamespaceEntrySchema: GenMessage<NamespaceEntry> = /*@__PURE__*/
+export const NamespaceEntrySchema: GenMessage<NamespaceEntry> =
+  /*@__PURE__*/
   messageDesc(file_namespaces, 1);
 
 /**
@@ -107,7 +110,8 @@ export type NamespaceOptions = Message<"astacus.m3.NamespaceOptions"> & {
  * Describes the message astacus.m3.NamespaceOptions.
  * Use `create(NamespaceOptionsSchema)` to create a new message.
  */
-export const NamespaceOptionsSchema: GenMessage<NamespaceOptions> = /*@__PURE__*/
+export const NamespaceOptionsSchema: GenMessage<NamespaceOptions> =
+  /*@__PURE__*/
   messageDesc(file_namespaces, 2);
 
 /**
@@ -144,7 +148,8 @@ export type RetentionOptions = Message<"astacus.m3.RetentionOptions"> & {
  * Describes the message astacus.m3.RetentionOptions.
  * Use `create(RetentionOptionsSchema)` to create a new message.
  */
-export const RetentionOptionsSchema: GenMessage<RetentionOptions> = /*@__PURE__*/
+export const RetentionOptionsSchema: GenMessage<RetentionOptions> =
+  /*@__PURE__*/
   messageDesc(file_namespaces, 3);
 
 /**
@@ -166,6 +171,6 @@ export type IndexOptions = Message<"astacus.m3.IndexOptions"> & {
  * Describes the message astacus.m3.IndexOptions.
  * Use `create(IndexOptionsSchema)` to create a new message.
  */
-export const IndexOptionsSchema: GenMessage<IndexOptions> = /*@__PURE__*/
+export const IndexOptionsSchema: GenMessage<IndexOptions> =
+  /*@__PURE__*/
   messageDesc(file_namespaces, 4);
-

@@ -1,8 +1,6 @@
 /** The messages of placement.proto. Generated (scripts/generate-proto.ts); not edited by hand. */
-/* oxlint-disable eslint/max-lines */
 // The messages of M3's placements, by their field numbers on the wire (M3 1.5 and newer). Names are
 // ours. Fields that are not listed here are kept as unknown ones when a message is written again.
-
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -11,8 +9,11 @@ import type { Message } from "@bufbuild/protobuf";
 /**
  * Describes the file placement.proto.
  */
-export const file_placement: GenFile = /*@__PURE__*/
-  fileDesc("Cg9wbGFjZW1lbnQucHJvdG8SCmFzdGFjdXMubTMi+wEKCVBsYWNlbWVudBIsCglpbnN0YW5jZXMYASADKAsyGS5hc3RhY3VzLm0zLkluc3RhbmNlRW50cnkSFgoOcmVwbGljYV9mYWN0b3IYAiABKA0SEwoLc2hhcmRfY291bnQYAyABKA0SEgoKaXNfc2hhcmRlZBgEIAEoCBIVCg1jdXRvdmVyX25hbm9zGAUgASgDEhMKC2lzX21pcnJvcmVkGAYgASgIEhgKEHNoYXJkX3NldF9pZF9tYXgYByABKA0SFwoPaXNfc3ViY2x1c3RlcmVkGAggASgIEiAKGGluc3RhbmNlc19wZXJfc3ViY2x1c3RlchgJIAEoDSJBCg1JbnN0YW5jZUVudHJ5EgsKA2tleRgBIAEoCRIjCgV2YWx1ZRgCIAEoCzIULmFzdGFjdXMubTMuSW5zdGFuY2Ui/wEKCEluc3RhbmNlEgoKAmlkGAEgASgJEhcKD2lzb2xhdGlvbl9ncm91cBgCIAEoCRIMCgR6b25lGAMgASgJEg4KBndlaWdodBgEIAEoDRIQCghlbmRwb2ludBgFIAEoCRIhCgZzaGFyZHMYBiADKAsyES5hc3RhY3VzLm0zLlNoYXJkEhQKDHNoYXJkX3NldF9pZBgHIAEoDRIQCghob3N0bmFtZRgIIAEoCRIMCgRwb3J0GAkgASgNEi4KCG1ldGFkYXRhGAogASgLMhwuYXN0YWN1cy5tMy5JbnN0YW5jZU1ldGFkYXRhEhUKDXN1YmNsdXN0ZXJfaWQYCyABKA0iJgoQSW5zdGFuY2VNZXRhZGF0YRISCgpkZWJ1Z19wb3J0GAEgASgNIqsBCgVTaGFyZBIKCgJpZBgBIAEoDRIlCgVzdGF0ZRgCIAEoDjIWLmFzdGFjdXMubTMuU2hhcmRTdGF0ZRIRCglzb3VyY2VfaWQYAyABKAkSFQoNY3V0b3Zlcl9uYW5vcxgEIAEoAxIUCgxjdXRvZmZfbmFub3MYBSABKAMSLwoLcmVkaXJlY3RfdG8YBiABKAsyGi5hc3RhY3VzLm0zLlJlZGlyZWN0VGFyZ2V0Ih8KDlJlZGlyZWN0VGFyZ2V0Eg0KBXZhbHVlGAEgASgNIooBCg9TdGFnZWRQbGFjZW1lbnQSKAoJc25hcHNob3RzGAEgAygLMhUuYXN0YWN1cy5tMy5QbGFjZW1lbnQSLwoNY29tcHJlc3NfbW9kZRgCIAEoDjIYLmFzdGFjdXMubTMuQ29tcHJlc3NNb2RlEhwKFGNvbXByZXNzZWRfcGxhY2VtZW50GAMgASgMKl4KClNoYXJkU3RhdGUSHAoYU0hBUkRfU1RBVEVfSU5JVElBTElaSU5HEAASGQoVU0hBUkRfU1RBVEVfQVZBSUxBQkxFEAESFwoTU0hBUkRfU1RBVEVfTEVBVklORxACKj4KDENvbXByZXNzTW9kZRIWChJDT01QUkVTU19NT0RFX05PTkUQABIWChJDT01QUkVTU19NT0RFX1pTVEQQAWIGcHJvdG8z");
+export const file_placement: GenFile =
+  /*@__PURE__*/
+  fileDesc(
+    "Cg9wbGFjZW1lbnQucHJvdG8SCmFzdGFjdXMubTMi+wEKCVBsYWNlbWVudBIsCglpbnN0YW5jZXMYASADKAsyGS5hc3RhY3VzLm0zLkluc3RhbmNlRW50cnkSFgoOcmVwbGljYV9mYWN0b3IYAiABKA0SEwoLc2hhcmRfY291bnQYAyABKA0SEgoKaXNfc2hhcmRlZBgEIAEoCBIVCg1jdXRvdmVyX25hbm9zGAUgASgDEhMKC2lzX21pcnJvcmVkGAYgASgIEhgKEHNoYXJkX3NldF9pZF9tYXgYByABKA0SFwoPaXNfc3ViY2x1c3RlcmVkGAggASgIEiAKGGluc3RhbmNlc19wZXJfc3ViY2x1c3RlchgJIAEoDSJBCg1JbnN0YW5jZUVudHJ5EgsKA2tleRgBIAEoCRIjCgV2YWx1ZRgCIAEoCzIULmFzdGFjdXMubTMuSW5zdGFuY2Ui/wEKCEluc3RhbmNlEgoKAmlkGAEgASgJEhcKD2lzb2xhdGlvbl9ncm91cBgCIAEoCRIMCgR6b25lGAMgASgJEg4KBndlaWdodBgEIAEoDRIQCghlbmRwb2ludBgFIAEoCRIhCgZzaGFyZHMYBiADKAsyES5hc3RhY3VzLm0zLlNoYXJkEhQKDHNoYXJkX3NldF9pZBgHIAEoDRIQCghob3N0bmFtZRgIIAEoCRIMCgRwb3J0GAkgASgNEi4KCG1ldGFkYXRhGAogASgLMhwuYXN0YWN1cy5tMy5JbnN0YW5jZU1ldGFkYXRhEhUKDXN1YmNsdXN0ZXJfaWQYCyABKA0iJgoQSW5zdGFuY2VNZXRhZGF0YRISCgpkZWJ1Z19wb3J0GAEgASgNIqsBCgVTaGFyZBIKCgJpZBgBIAEoDRIlCgVzdGF0ZRgCIAEoDjIWLmFzdGFjdXMubTMuU2hhcmRTdGF0ZRIRCglzb3VyY2VfaWQYAyABKAkSFQoNY3V0b3Zlcl9uYW5vcxgEIAEoAxIUCgxjdXRvZmZfbmFub3MYBSABKAMSLwoLcmVkaXJlY3RfdG8YBiABKAsyGi5hc3RhY3VzLm0zLlJlZGlyZWN0VGFyZ2V0Ih8KDlJlZGlyZWN0VGFyZ2V0Eg0KBXZhbHVlGAEgASgNIooBCg9TdGFnZWRQbGFjZW1lbnQSKAoJc25hcHNob3RzGAEgAygLMhUuYXN0YWN1cy5tMy5QbGFjZW1lbnQSLwoNY29tcHJlc3NfbW9kZRgCIAEoDjIYLmFzdGFjdXMubTMuQ29tcHJlc3NNb2RlEhwKFGNvbXByZXNzZWRfcGxhY2VtZW50GAMgASgMKl4KClNoYXJkU3RhdGUSHAoYU0hBUkRfU1RBVEVfSU5JVElBTElaSU5HEAASGQoVU0hBUkRfU1RBVEVfQVZBSUxBQkxFEAESFwoTU0hBUkRfU1RBVEVfTEVBVklORxACKj4KDENvbXByZXNzTW9kZRIWChJDT01QUkVTU19NT0RFX05PTkUQABIWChJDT01QUkVTU19NT0RFX1pTVEQQAWIGcHJvdG8z",
+  );
 
 /**
  * Which instance holds which shards.
@@ -72,8 +73,7 @@ export type Placement = Message<"astacus.m3.Placement"> & {
  * Describes the message astacus.m3.Placement.
  * Use `create(PlacementSchema)` to create a new message.
  */
-export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/
-  messageDesc(file_placement, 0);
+export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/ messageDesc(file_placement, 0);
 
 /**
  * @generated from message astacus.m3.InstanceEntry
@@ -94,7 +94,8 @@ export type InstanceEntry = Message<"astacus.m3.InstanceEntry"> & {
  * Describes the message astacus.m3.InstanceEntry.
  * Use `create(InstanceEntrySchema)` to create a new message.
  */
-export const InstanceEntrySchema: GenMessage<InstanceEntry> = /*@__PURE__*/
+export const InstanceEntrySchema: GenMessage<InstanceEntry> =
+  /*@__PURE__*/
   messageDesc(file_placement, 1);
 
 /**
@@ -161,8 +162,7 @@ export type Instance = Message<"astacus.m3.Instance"> & {
  * Describes the message astacus.m3.Instance.
  * Use `create(InstanceSchema)` to create a new message.
  */
-export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/
-  messageDesc(file_placement, 2);
+export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/ messageDesc(file_placement, 2);
 
 /**
  * @generated from message astacus.m3.InstanceMetadata
@@ -178,7 +178,8 @@ export type InstanceMetadata = Message<"astacus.m3.InstanceMetadata"> & {
  * Describes the message astacus.m3.InstanceMetadata.
  * Use `create(InstanceMetadataSchema)` to create a new message.
  */
-export const InstanceMetadataSchema: GenMessage<InstanceMetadata> = /*@__PURE__*/
+export const InstanceMetadataSchema: GenMessage<InstanceMetadata> =
+  /*@__PURE__*/
   messageDesc(file_placement, 3);
 
 /**
@@ -222,8 +223,7 @@ export type Shard = Message<"astacus.m3.Shard"> & {
  * Describes the message astacus.m3.Shard.
  * Use `create(ShardSchema)` to create a new message.
  */
-export const ShardSchema: GenMessage<Shard> = /*@__PURE__*/
-  messageDesc(file_placement, 4);
+export const ShardSchema: GenMessage<Shard> = /*@__PURE__*/ messageDesc(file_placement, 4);
 
 /**
  * @generated from message astacus.m3.RedirectTarget
@@ -239,7 +239,8 @@ export type RedirectTarget = Message<"astacus.m3.RedirectTarget"> & {
  * Describes the message astacus.m3.RedirectTarget.
  * Use `create(RedirectTargetSchema)` to create a new message.
  */
-export const RedirectTargetSchema: GenMessage<RedirectTarget> = /*@__PURE__*/
+export const RedirectTargetSchema: GenMessage<RedirectTarget> =
+  /*@__PURE__*/
   messageDesc(file_placement, 5);
 
 /**
@@ -270,7 +271,8 @@ export type StagedPlacement = Message<"astacus.m3.StagedPlacement"> & {
  * Describes the message astacus.m3.StagedPlacement.
  * Use `create(StagedPlacementSchema)` to create a new message.
  */
-export const StagedPlacementSchema: GenMessage<StagedPlacement> = /*@__PURE__*/
+export const StagedPlacementSchema: GenMessage<StagedPlacement> =
+  /*@__PURE__*/
   messageDesc(file_placement, 6);
 
 /**
@@ -296,8 +298,7 @@ export enum ShardState {
 /**
  * Describes the enum astacus.m3.ShardState.
  */
-export const ShardStateSchema: GenEnum<ShardState> = /*@__PURE__*/
-  enumDesc(file_placement, 0);
+export const ShardStateSchema: GenEnum<ShardState> = /*@__PURE__*/ enumDesc(file_placement, 0);
 
 /**
  * @generated from enum astacus.m3.CompressMode
@@ -317,6 +318,4 @@ export enum CompressMode {
 /**
  * Describes the enum astacus.m3.CompressMode.
  */
-export const CompressModeSchema: GenEnum<CompressMode> = /*@__PURE__*/
-  enumDesc(file_placement, 1);
-
+export const CompressModeSchema: GenEnum<CompressMode> = /*@__PURE__*/ enumDesc(file_placement, 1);
