@@ -2,6 +2,7 @@
  * `astacus backup`.
  */
 import type { BackupResult } from "../cluster/backup-operation.ts";
+import { qualityOf } from "../cluster/backup-quality.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
@@ -29,7 +30,7 @@ function describe(result: BackupResult, record: OperationRecord): string {
   const lines = renderPairs([
     ["backup", result.name],
     ["id", result.backup],
-    ["state", result.complete ? "complete" : `incomplete, ${count(result.problemCount)} problems`],
+    ["state", describeState(result)],
     ["files", count(totals.files)],
     ["size", size(totals.bytes)],
     ["read", size(result.readBytes)],
@@ -38,4 +39,11 @@ function describe(result: BackupResult, record: OperationRecord): string {
     ["took", between(record.started, record.ended ?? record.started)],
   ]);
   return [lines, ...result.problems.slice(0, 20).map((problem) => `  ${problem}`)].join("\n");
+}
+
+function describeState(result: BackupResult): string {
+  const quality = qualityOf(result);
+  const { problemCount } = result;
+  if (problemCount === 0) return quality;
+  return `${quality}, ${count(problemCount)} ${problemCount === 1 ? "problem" : "problems"}`;
 }

@@ -2,6 +2,7 @@
  * `astacus list` and `astacus show`, from a server or straight from the site.
  */
 import type { BackupDetail, BackupSummary } from "../cluster/backup-summary.ts";
+import { qualityOf } from "../cluster/backup-quality.ts";
 import { printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
@@ -76,7 +77,8 @@ function renderList(backups: readonly BackupSummary[]): string {
 
 function stateOf(backup: BackupSummary): string {
   if (backup.forgotten !== undefined) return "forgotten";
-  const state = backup.complete ? "complete" : "INCOMPLETE";
+  const quality = qualityOf(backup);
+  const state = quality === "incomplete" ? "INCOMPLETE" : quality;
   return backup.pinned ? `${state}, pinned` : state;
 }
 

@@ -72,7 +72,8 @@ function renderStatus(state: ClusterStatus): string {
   const newest =
     lastComplete === undefined
       ? "none yet"
-      : `${lastComplete.name}, ${formatDuration(lastComplete.ageSeconds * 1000)} old`;
+      : `${lastComplete.name}, ${formatDuration(lastComplete.ageSeconds * 1000)} old` +
+        (lastComplete.degraded ? ", degraded" : "");
   const head = renderPairs([
     ["cluster", `${state.cluster} (${state.product}), asked at node ${state.node}`],
     ["version", state.version],

@@ -3,6 +3,7 @@
  */
 import { formatDuration } from "../base/units.ts";
 import { textFromPath } from "../base/path.ts";
+import { qualityOf } from "../cluster/backup-quality.ts";
 import type { OfflinePlan } from "../cluster/offline.ts";
 import type { ClusterRestorePlan } from "../cluster/restore-operation.ts";
 import { count, renderTable, size } from "./table.ts";
@@ -43,7 +44,7 @@ export function renderFolderPlan(plan: OfflinePlan): string {
 }
 
 function render(
-  backup: { readonly name: string; readonly complete: boolean },
+  backup: { readonly name: string; readonly complete: boolean; readonly degraded: boolean },
   rows: readonly Row[],
   tail: readonly string[],
 ): string {
@@ -69,7 +70,9 @@ function render(
       textFromPath(row.target),
     ]),
   );
-  const title = `Backup ${backup.name}${backup.complete ? "" : " (INCOMPLETE)"}:`;
+  const quality = qualityOf(backup);
+  const mark = { complete: "", degraded: " (degraded)", incomplete: " (INCOMPLETE)" }[quality];
+  const title = `Backup ${backup.name}${mark}:`;
   return [title, table, ...tail].join("\n");
 }
 

@@ -1,7 +1,8 @@
 /**
  * From what the nodes stored to the manifest of the backup: totals, problems, and the verdict on
  * whether it is complete. Complete is what the product judges by its database's own list of members,
- * if in addition every file of every share could be read.
+ * if in addition every file of every share could be read. A complete one may be degraded: all data is
+ * there, and fewer copies of it than there should be.
  */
 import { textFromPath } from "../base/path.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
@@ -48,6 +49,7 @@ export function manifestOf(facts: BackupFacts): Manifest {
     share.problems.map((problem) => ({ node, ...problem, path: textFromPath(problem.path) })),
   );
   const counted = shares.reduce((sum, share) => sum + share.problemCount, 0);
+  const complete = judged.complete && shares.every(isWhole);
   return {
     v: 0,
     backup: facts.id,
@@ -56,7 +58,8 @@ export function manifestOf(facts: BackupFacts): Manifest {
     product: facts.product,
     started: facts.started,
     ended: facts.ended,
-    complete: judged.complete && shares.every(isWhole),
+    complete,
+    ...(complete && judged.degraded === true ? { degraded: true } : {}),
     state: facts.state,
     nodes: [...stored].map(([node, share]) => nodeOf(facts, node, share)),
     problems: [...missing, ...ofCluster, ...ofNodes].slice(0, MANIFEST_PROBLEM_COUNT_MAX),

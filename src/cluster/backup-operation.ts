@@ -31,6 +31,7 @@ export type BackupResult = {
   readonly name: string;
   readonly sequence: number;
   readonly complete: boolean;
+  readonly degraded: boolean;
   readonly problems: readonly string[];
   readonly problemCount: number;
   readonly totals: { files: number; bytes: number; newBytes: number; storedBytes: number };
@@ -106,6 +107,7 @@ async function landedAfterAll(
     name: backup.name,
     sequence: backup.sequence,
     complete: backup.complete,
+    degraded: backup.degraded === true,
     problems: [],
     problemCount: backup.problems,
     totals: backup.totals,
@@ -260,6 +262,7 @@ async function commit(
     started,
     ended,
     complete,
+    ...(manifest.degraded === true ? { degraded: true } : {}),
     problems: manifest.problemCount,
     plannedAt: Math.min(...shares.map((share) => share.plannedAt)),
     manifest: { id: encoded.id, birth, sizeBytes: encoded.bytes.length },
@@ -277,6 +280,7 @@ async function commit(
     name: attempt.name,
     sequence: won.sequence,
     complete,
+    degraded: manifest.degraded === true,
     problems: manifest.problems.map(({ node, path, message }) =>
       path === "" ? `${node}: ${message}` : `${node}: ${path}: ${message}`,
     ),

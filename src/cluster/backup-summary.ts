@@ -20,6 +20,8 @@ export type BackupSummary = {
   readonly started: string;
   readonly ended: string;
   readonly complete: boolean;
+  /** Complete, with fewer copies of the data than there should be. */
+  readonly degraded: boolean;
   readonly nodes: readonly string[];
   readonly files: number;
   readonly bytes: number;
@@ -106,6 +108,7 @@ function rowOf(
     started: backup.started,
     ended: backup.ended,
     complete: backup.complete,
+    degraded: backup.degraded === true,
     nodes: backup.lists.map((list) => list.node),
     files: backup.totals.files,
     bytes: backup.totals.bytes,

@@ -59,14 +59,19 @@ export type OfflineVolume<Outcome> = {
 
 /** What such a restore would do. */
 export type OfflinePlan = {
-  readonly backup: { readonly id: string; readonly name: string; readonly complete: boolean };
+  readonly backup: {
+    readonly id: string;
+    readonly name: string;
+    readonly complete: boolean;
+    readonly degraded: boolean;
+  };
   readonly volumes: readonly OfflineVolume<RestorePlan>[];
   readonly refusals: readonly string[];
 };
 
 /** What it did. */
 export type OfflineRestored = {
-  readonly backup: { readonly id: string; readonly name: string; readonly complete: boolean };
+  readonly backup: OfflinePlan["backup"];
   readonly volumes: readonly OfflineVolume<RestoreResult>[];
 };
 
@@ -218,8 +223,8 @@ export class Offline implements Disposable {
       .toSorted((a, b) => (a.name < b.name ? -1 : 1))
       .filter((node) => request.nodes === undefined || request.nodes.includes(node.name))
       .flatMap((node) => node.volumes.map((volume) => ({ node: node.name, volume })));
-    const { backup: id, name, complete } = record;
-    return { backup: { id, name, complete }, shares };
+    const { backup: id, name, complete, degraded = false } = record;
+    return { backup: { id, name, complete, degraded }, shares };
   }
 
   #restoreOptions(request: OfflineRestore, share: Share, source: ChunkSource) {

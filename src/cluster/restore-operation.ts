@@ -37,7 +37,12 @@ export type RestoreRequest = {
 
 /** What a restore would do. */
 export type ClusterRestorePlan = {
-  readonly backup: { readonly id: string; readonly name: string; readonly complete: boolean };
+  readonly backup: {
+    readonly id: string;
+    readonly name: string;
+    readonly complete: boolean;
+    readonly degraded: boolean;
+  };
   readonly nodes: readonly (MapPair & {
     readonly zone: string;
     readonly volumes: readonly VolumePlan[];
@@ -107,7 +112,12 @@ export async function planRestore(
   const add = (pick: (volume: VolumePlan) => number): number =>
     volumes.reduce((total, volume) => total + pick(volume), 0);
   return {
-    backup: { id: backup.backup, name: backup.name, complete: backup.complete },
+    backup: {
+      id: backup.backup,
+      name: backup.name,
+      complete: backup.complete,
+      degraded: backup.degraded === true,
+    },
     nodes,
     refusals: nodes.flatMap((node) => node.refusals.map((refusal) => `${node.to}: ${refusal}`)),
     totals: {

@@ -23,6 +23,8 @@ export type ClusterStatus = {
     readonly name: string;
     readonly ended: string;
     readonly ageSeconds: number;
+    /** All data is there, and fewer copies of it than there should be. */
+    readonly degraded: boolean;
   };
   readonly running: readonly OperationRecord[];
   readonly recent: readonly OperationRecord[];
@@ -99,6 +101,7 @@ export async function clusterStatus(
               0,
               Math.round((doors.clock.now() - Date.parse(newest.ended)) / 1000),
             ),
+            degraded: newest.degraded === true,
           },
         }),
     running: operations.running(),

@@ -96,6 +96,7 @@ const summaryShape = {
   started: z.string(),
   ended: z.string(),
   complete: z.boolean(),
+  degraded: z.boolean(),
   nodes: z.array(z.string()),
   files: count,
   bytes: count,
@@ -126,7 +127,12 @@ export const backupDetailSchema = z.looseObject({
 
 /** What a restore would do. */
 export const restorePlanSchema = z.looseObject({
-  backup: z.looseObject({ id: z.string(), name: z.string(), complete: z.boolean() }),
+  backup: z.looseObject({
+    id: z.string(),
+    name: z.string(),
+    complete: z.boolean(),
+    degraded: z.boolean(),
+  }),
   nodes: z.array(z.looseObject({ from: z.string(), to: z.string(), zone: z.string() })),
   refusals: z.array(z.string()),
   totals: z.record(z.string(), count),

@@ -15,10 +15,14 @@ export type MetricsSource = {
   readonly site: () =>
     | Pick<CountingSite, "name" | "requests" | "bytesRead" | "bytesWritten">
     | undefined;
-  /** The newest complete backup of this cluster, and how many backups there are. */
-  readonly backups: () =>
-    | { readonly count: number; readonly newestEndedMs: number | undefined }
-    | undefined;
+  readonly backups: () => BackupFigures | undefined;
+};
+
+/** The newest complete backup of this cluster, and how many backups there are. */
+export type BackupFigures = {
+  readonly count: number;
+  readonly newestEndedMs: number | undefined;
+  readonly isNewestDegraded: boolean;
 };
 
 /** From a scrape's seconds to a night's hours. */
@@ -127,6 +131,15 @@ function addGauges(source: MetricsSource, registry: Registry): void {
     const endedMs = source.backups()?.newestEndedMs;
     return endedMs === undefined ? undefined : Math.max(0, (source.now() - endedMs) / 1000);
   });
+  gauge(
+    "astacus_last_complete_backup_degraded",
+    "1 if that backup has all data and fewer copies of it than there should be",
+    () => {
+      const backups = source.backups();
+      if (backups?.newestEndedMs === undefined) return undefined;
+      return backups.isNewestDegraded ? 1 : 0;
+    },
+  );
   gauge("astacus_backups", "Backups that are listed", () => source.backups()?.count);
   const running = new Gauge({
     name: "astacus_operations_running",

@@ -10,6 +10,7 @@ import { helloAnswerSchema, PROTOCOL_VERSION } from "../cluster/protocol.ts";
 import type { OpenNode } from "./compose.ts";
 import type { Config } from "./config.ts";
 import type { Log } from "./log.ts";
+import type { BackupFigures } from "./metrics.ts";
 import type { Readiness } from "./server-context.ts";
 
 /** Between two tries to open the repository. */
@@ -71,13 +72,14 @@ export class NodeRuntime implements AsyncDisposable {
   }
 
   /** What the metrics tell of backups: from memory, without a request. */
-  get backups(): { count: number; newestEndedMs: number | undefined } | undefined {
+  get backups(): BackupFigures | undefined {
     if (this.#node === undefined) return undefined;
     const { state } = this.#node.member.repository;
     const newest = newestComplete(state, this.#applied.cluster);
     const listed = [...state.backups.values()].filter((one) => one.forgotten === undefined);
     const newestEndedMs = newest === undefined ? undefined : Date.parse(newest.ended);
-    return { count: listed.length, newestEndedMs };
+    const isNewestDegraded = newest?.degraded === true;
+    return { count: listed.length, newestEndedMs, isNewestDegraded };
   }
 
   /** Takes another configuration: its tokens at once, the rest when nothing runs here. */

@@ -19,6 +19,7 @@ const EMPTY = emptyState(HEADER_HASH, HEADER);
 const DRAFTS: readonly EntryDraft[] = [
   { kind: "note", body: { text: "x" } },
   { kind: "backup", body: backupBody("b", 1, { overrides: { site: idOf("s"), sequence: 3 } }) },
+  { kind: "backup", body: backupBody("d", 1, { degraded: true }) },
   { kind: "keep", body: { segments: [segment("s", 1)] } },
   { kind: "forget", body: { backups: [idOf("b")], reason: "r", scope: "all" } },
   { kind: "undo", body: { backup: idOf("b"), forget: 3, revived: [hashOf("p")] } },
@@ -32,7 +33,7 @@ const DRAFTS: readonly EntryDraft[] = [
 
 describe("an entry", () => {
   test("of every kind survives its bytes", () => {
-    expect(DRAFTS.map(({ kind }) => kind)).toEqual(ENTRY_KINDS);
+    expect([...new Set(DRAFTS.map(({ kind }) => kind))]).toEqual([...ENTRY_KINDS]);
     for (const draft of DRAFTS) {
       const entry = nextEntry(EMPTY, draft);
       expect(decodeEntry(encodeEntry(entry), 1)).toEqual(entry);

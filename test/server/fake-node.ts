@@ -34,6 +34,7 @@ export const BACKUP: BackupSummary = {
   started: "2026-01-01T00:00:00.000Z",
   ended: "2026-01-01T00:01:00.000Z",
   complete: true,
+  degraded: false,
   nodes: ["a", "b"],
   files: 10,
   bytes: 1000,
@@ -79,7 +80,7 @@ export function createFakeNode(): FakeNode {
     );
   };
   const detail = { ...BACKUP, shares: [], problems: [], state: {} };
-  const plan = { id: BACKUP.id, name: BACKUP.name, complete: true };
+  const plan = { id: BACKUP.id, name: BACKUP.name, complete: true, degraded: false };
   const api: NodeApi = {
     operations,
     handle: (method, body, how) => fake.handle(method, body, how),
@@ -194,7 +195,11 @@ export function createTestServer(
         bytesRead: 10,
         bytesWritten: 20,
       }),
-      backups: () => ({ count: 1, newestEndedMs: Date.parse(BACKUP.ended) }),
+      backups: () => ({
+        count: 1,
+        newestEndedMs: Date.parse(BACKUP.ended),
+        isNewestDegraded: BACKUP.degraded,
+      }),
     },
     "0.0.0",
   );

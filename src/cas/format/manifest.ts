@@ -68,6 +68,8 @@ export const manifestSchema = z.strictObject({
   started: nameSchema,
   ended: nameSchema,
   complete: z.boolean(),
+  /** Complete, with fewer copies of the data than there should be. */
+  degraded: z.literal(true).exactOptional(),
   state: z.record(z.string(), z.json()),
   nodes: z.array(nodeSchema).max(NODE_COUNT_MAX),
   problems: z.array(manifestProblemSchema).max(MANIFEST_PROBLEM_COUNT_MAX),

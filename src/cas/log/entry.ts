@@ -67,6 +67,8 @@ export const backupBodySchema = z.strictObject({
   started: nameSchema,
   ended: nameSchema,
   complete: z.boolean(),
+  /** Complete, with fewer copies of the data than there should be. */
+  degraded: z.literal(true).exactOptional(),
   problems: countSchema,
   plannedAt: birthSchema,
   manifest: manifestRefSchema,
