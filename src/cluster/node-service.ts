@@ -5,6 +5,7 @@
  */
 import { AppError, toAppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
+import { StoredFiles } from "../cas/write/stored-files.ts";
 import type { NodePhaseContext, Phase } from "../products/product.ts";
 import type { Leased } from "./lease.ts";
 import { LeaseHolder } from "./lease.ts";
@@ -275,9 +276,23 @@ export class NodeService {
     if (!always) for (const name of alwaysNames(phases)) under.due.add(name);
     const context = this.#context(under, request, request.input, emit);
     makeFolders(context.doors.files, context.scratch);
-    const result = await phase.run(context);
+    // What a second attempt will trust is not known before it stores.
+    const knowsStored = kind === "backup" && request.attempt === 0;
+    const result = await phase.run(knowsStored ? this.#withStored(context) : context);
     if (always) under.due.delete(phase.name);
     return result as JsonValue;
+  }
+
+  #withStored(context: NodePhaseContext): NodePhaseContext {
+    const { catalog, config, repository } = this.#parts;
+    const stored = new StoredFiles({
+      catalog,
+      state: () => repository.state,
+      node: config.node,
+      operation: context.operation,
+      settings: config.backup,
+    });
+    return { ...context, isStored: (volume, path, stat) => stored.isStored(volume, path, stat) };
   }
 
   /** What a product has begun on this node it ends here, though its coordinator may be dead. */

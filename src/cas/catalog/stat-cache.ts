@@ -82,6 +82,14 @@ export class StatCache {
     this.#database.run(SCHEMA);
   }
 
+  /** The number that `begin` gives next. */
+  get nextNumber(): number {
+    const row = this.#database
+      .query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'stat_operation'")
+      .get();
+    return (row?.seq ?? 0) + 1;
+  }
+
   /** A number for an operation, above all earlier ones. */
   begin(operation: string): number {
     this.#database.run("INSERT INTO stat_operation (operation) VALUES (?)", [operation]);
@@ -124,15 +132,16 @@ export class StatCache {
     for (const { backup } of rows) if (!isListed(backup)) remove.run(backup);
   }
 
-  /** Goes through a volume's rows beside a walk of it. */
-  openCursor(volume: string): StatCursor {
+  /** Goes through a volume's rows beside a walk of it; one that only reads may be left anywhere. */
+  openCursor(volume: string, how: { readonly isReadOnly?: boolean } = {}): StatCursor {
     this.#database.run("INSERT OR IGNORE INTO stat_volume (name) VALUES (?)", [volume]);
     const row = this.#database
       .query<{ number: number }, { volume: string }>(
         "SELECT number FROM stat_volume WHERE name = $volume",
       )
       .get({ volume });
-    return new StatCursor(this.#database, { name: volume, number: row?.number ?? 0 }, () => {
+    const place = { name: volume, number: row?.number ?? 0, ...how };
+    return new StatCursor(this.#database, place, () => {
       this.damagedRowCount += 1;
     });
   }
@@ -145,6 +154,12 @@ type Write = {
   readonly value: Uint8Array | undefined;
 };
 
+type StatVolume = {
+  readonly name: string;
+  readonly number: number;
+  readonly isReadOnly?: boolean;
+};
+
 type Page = { path: string; operation: number; value: Uint8Array };
 
 /**
@@ -153,7 +168,7 @@ type Page = { path: string; operation: number; value: Uint8Array };
  */
 export class StatCursor implements Disposable {
   readonly #database: Database;
-  readonly #volume: { readonly name: string; readonly number: number };
+  readonly #volume: StatVolume;
   readonly #onDamaged: () => void;
   readonly #select: Statement<Page, [number, string, number]>;
   readonly #insert: Statement<null, [number, string, number, Uint8Array]>;
@@ -165,11 +180,7 @@ export class StatCursor implements Disposable {
   #after = "";
   #writes: Write[] = [];
 
-  constructor(
-    database: Database,
-    volume: { readonly name: string; readonly number: number },
-    onDamaged: () => void,
-  ) {
+  constructor(database: Database, volume: StatVolume, onDamaged: () => void) {
     this.#database = database;
     this.#volume = volume;
     this.#onDamaged = onDamaged;
@@ -231,6 +242,7 @@ export class StatCursor implements Disposable {
   }
 
   #write(write: Write): void {
+    if (this.#volume.isReadOnly === true) return;
     this.#writes.push(write);
     if (this.#writes.length >= WRITE_COUNT_MAX) this.flush();
   }

@@ -60,7 +60,9 @@ export type BackupContext = {
   readonly putNode: (bytes: Uint8Array) => Uint8Array;
   /** Fetches a tree node that an earlier backup stored. */
   readonly fetchNode: ChunkFetch;
-  /** The number of this operation in the stat cache. */
+  /** Random id of the operation. */
+  readonly operation: string;
+  /** Its number in the stat cache. */
   readonly number: number;
   readonly trust: TrustedRows;
   readonly totals: NodeTotals;

@@ -18,7 +18,13 @@ import type { ChunkSource } from "../read/chunk-source.ts";
 import { ForeignChunks } from "./claims.ts";
 import type { Claims } from "./claims.ts";
 import { MetadataStore } from "./metadata-store.ts";
-import { addNodeLists, ListNodeCache, TrustedLists, writeNodeList } from "./node-list.ts";
+import {
+  addNodeLists,
+  ListNodeCache,
+  TrustedLists,
+  trustsNobody,
+  writeNodeList,
+} from "./node-list.ts";
 import { PackJournal } from "../catalog/pack-journal.ts";
 import { packKey, SALT_SIZE_BYTES } from "../format/pack.ts";
 import type { SealedPack } from "../format/pack.ts";
@@ -122,7 +128,6 @@ export class NodeBackup implements Disposable {
     this.#foreign = new ForeignChunks(catalog);
     const state = () => repository.state;
     const { index } = repository;
-    const { lookUpEvery } = settings;
     const [journal, uses] = [this.#journal, this.#uses];
     this.#lookup = new ChunkLookup({ index, journal, state, uses, operation });
     this.#uploads = new UploadQueue((pack) => this.#send(pack), settings.uploadsMax);
@@ -132,7 +137,7 @@ export class NodeBackup implements Disposable {
       statCache: this.#statCache,
       state,
       node: options.node,
-      isOff: options.lookUpAll === true || (lookUpEvery > 0 && this.#number % lookUpEvery === 0),
+      isOff: options.lookUpAll === true || trustsNobody(this.#number, settings),
     });
     this.#listNodes = new ListNodeCache(catalog, source);
     this.#context = this.#openContext();
@@ -267,6 +272,7 @@ export class NodeBackup implements Disposable {
       foreign: this.#foreign,
       statCache: this.#statCache,
       trust: this.#trusted,
+      operation: this.#options.operation,
       number: this.#number,
       putNode: (bytes) => this.#metadata.put(bytes),
       fetchNode: (id, length) => source.fetch(id, length, signal),

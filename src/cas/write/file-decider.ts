@@ -3,6 +3,7 @@
  * its chunks (the row is good and nobody vouches for it), its tail (an append-only file that grew), or
  * a read of all of it.
  */
+import type { FileStat } from "../../base/doors.ts";
 import { fromHex } from "../../base/hex.ts";
 import type { BackupContext } from "./backup-context.ts";
 import { RACY_MS_DEFAULT } from "./backup-settings.ts";
@@ -10,7 +11,7 @@ import { ContentBuilder } from "./content-builder.ts";
 import type { ChunkCheck, FileTask } from "./data-plane.ts";
 import { decodeChunkRef } from "../format/listing.ts";
 import type { ChunkRef } from "../format/listing.ts";
-import type { StatContent, VouchedRow } from "../catalog/stat-cache.ts";
+import type { StatContent, StatRow, VouchedRow } from "../catalog/stat-cache.ts";
 import { readTree } from "../format/tree.ts";
 import type { VolumeSource, WalkEntry } from "./volume-source.ts";
 
@@ -34,12 +35,13 @@ export class FileDecider {
   /** A promise only where the decision needs a chunk list from the site. */
   decide(entry: WalkEntry, row: VouchedRow | undefined): FileDecision | Promise<FileDecision> {
     if (row === undefined) return this.read(entry);
-    const { settings, doors, trust } = this.#context;
-    if (settings.rereadShare > 0 && doors.random.fraction() < settings.rereadShare) {
-      return this.read(entry);
-    }
-    if (!isSameFile(entry, row)) return this.read(entry);
-    if (this.#isUnchanged(entry, row)) {
+    const { settings, operation, trust } = this.#context;
+    const file = { volume: this.#volume.name, path: entry.path };
+    if (isRereadDue(file, operation, settings.rereadShare)) return this.read(entry);
+    if (!isSameFile(entry.stat, row)) return this.read(entry);
+    const sizeBytes = sizeOf(entry, this.#volume);
+    const { ctimeCounts } = this.#volume;
+    if (isUnchanged({ ...entry.stat, sizeBytes }, row, { ctimeCounts, racyNs: this.#racyNs })) {
       if (trust.trusts(row.operation)) return { how: "known", row, isRenewed: false };
       return this.#lookUp(entry, row);
     }
@@ -56,16 +58,6 @@ export class FileDecider {
     if (!isAppendOnly) return { how: "read", task: { path, sizeBytes: stat.sizeBytes, ...check } };
     const sizeBytes = sizeBytesCaptured ?? stat.sizeBytes;
     return { how: "read", task: { path, sizeBytes, sizeBytesMax: sizeBytes, ...check } };
-  }
-
-  /** Changed within a tick of the stat means: perhaps also after it. */
-  #isUnchanged(entry: WalkEntry, row: VouchedRow): boolean {
-    const { ctimeCounts } = this.#volume;
-    if (row.sizeBytes !== sizeOf(entry, this.#volume)) return false;
-    if (row.mtimeNs !== entry.stat.mtimeNs) return false;
-    if (ctimeCounts && row.ctimeNs !== entry.stat.ctimeNs) return false;
-    const changedNs = ctimeCounts && row.ctimeNs > row.mtimeNs ? row.ctimeNs : row.mtimeNs;
-    return row.takenNs - changedNs > this.#racyNs;
   }
 
   #hasGrown(entry: WalkEntry, row: VouchedRow): boolean {
@@ -152,8 +144,32 @@ function sizeOf(entry: WalkEntry, volume: VolumeSource): number {
   return entry.sizeBytesCaptured ?? entry.stat.sizeBytes;
 }
 
-function isSameFile(entry: WalkEntry, row: VouchedRow): boolean {
-  return row.inode === entry.stat.inode && row.birthtimeNs === entry.stat.birthtimeNs;
+/** True if the row is of this file and not of another one that had its name. */
+export function isSameFile(stat: Pick<FileStat, "inode" | "birthtimeNs">, row: StatRow): boolean {
+  return row.inode === stat.inode && row.birthtimeNs === stat.birthtimeNs;
+}
+
+/** Changed within a tick of the stat means: perhaps also after it. */
+export function isUnchanged(
+  stat: Pick<FileStat, "sizeBytes" | "mtimeNs" | "ctimeNs">,
+  row: StatRow,
+  { ctimeCounts, racyNs }: { readonly ctimeCounts: boolean; readonly racyNs: bigint },
+): boolean {
+  if (row.sizeBytes !== stat.sizeBytes || row.mtimeNs !== stat.mtimeNs) return false;
+  if (ctimeCounts && row.ctimeNs !== stat.ctimeNs) return false;
+  const changedNs = ctimeCounts && row.ctimeNs > row.mtimeNs ? row.ctimeNs : row.mtimeNs;
+  return row.takenNs - changedNs > racyNs;
+}
+
+/** Drawn from the operation's id, so that whoever asks before the backup gets the same answer. */
+export function isRereadDue(
+  file: { readonly volume: string; readonly path: string },
+  operation: string,
+  share: number,
+): boolean {
+  if (share <= 0) return false;
+  const drawn = Bun.hash.xxHash32(`${operation}\0${file.volume}\0${file.path}`);
+  return drawn < share * 2 ** 32;
 }
 
 function countChunks(content: StatContent): number {

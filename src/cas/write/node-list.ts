@@ -6,6 +6,7 @@
 import type { Database } from "bun:sqlite";
 import { AppError } from "../../base/error.ts";
 import { sha256 } from "../../base/hex.ts";
+import type { BackupSettings } from "./backup-settings.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import { guardRead } from "../catalog/catalog.ts";
 import { encodePackUse, packUseKey } from "../format/pack-list.ts";
@@ -84,6 +85,14 @@ export class TrustedLists {
       (backup) => covering.has(backup.backup) && backup.lists.some((list) => list.node === node),
     );
   }
+}
+
+/** True for each so many-th backup, which looks all chunks up, so that lists shrink again. */
+export function trustsNobody(
+  number: number,
+  { lookUpEvery }: Pick<BackupSettings, "lookUpEvery">,
+): boolean {
+  return lookUpEvery > 0 && number % lookUpEvery === 0;
 }
 
 /**

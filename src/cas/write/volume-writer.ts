@@ -211,7 +211,7 @@ class VolumeWriter {
       // Setting an attribute changes ctime. One that is so new may hide a second change.
       const isBare = !row.hasXattrs && row.ctimeNs === entry.stat.ctimeNs && isSettled(row);
       this.#attempt(slot, () => ({
-        ...this.#head(entry, isBare ? NO_XATTRS : undefined),
+        ...this.#head(entry, isBare ? NO_XATTRS : this.#xattrsOf(entry, row)),
         sparse: isSparse,
         ...fileContent(sizeBytes, content),
       }));
@@ -264,6 +264,19 @@ class VolumeWriter {
     const { mode, uid, gid, mtimeNs } = entry.stat;
     const xattrs = known ?? this.#context.doors.files.readXattrs(entry.readPath);
     return { path: entry.path, mode, uid, gid, mtimeNs, xattrs, sparse: false };
+  }
+
+  /**
+   * Links change ctime as attributes do, so these are looked at. A file that is gone by now (its stat
+   * was all that its product captured) had none when it was read.
+   */
+  #xattrsOf({ readPath }: WalkEntry, row: StatRow): RecordHead["xattrs"] {
+    try {
+      return this.#context.doors.files.readXattrs(readPath);
+    } catch (thrown) {
+      if (row.hasXattrs || toAppError(thrown).kind !== "not-found") throw thrown;
+      return NO_XATTRS;
+    }
   }
 
   /** Makes a record ready, or a problem of what the disk says. */
