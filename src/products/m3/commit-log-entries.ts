@@ -39,9 +39,11 @@ const SIZE_BYTES_MAX = 64 * 1024 * 1024;
 
 const integer = z.union([z.int(), z.bigint()]).transform(BigInt);
 const bytes = z.instanceof(Uint8Array);
+/** Any double: Prometheus marks the end of a series by a NaN, and infinity is a value. */
+const double = z.custom<number>((value) => typeof value === "number");
 const infoSchema = z.tuple([integer, integer, integer], z.unknown());
 const entrySchema = z.tuple(
-  [integer, integer, bytes.nullable(), integer, z.number(), integer, bytes.nullable()],
+  [integer, integer, bytes.nullable(), integer, double, integer, bytes.nullable()],
   z.unknown(),
 );
 const metadataSchema = z.tuple([bytes, bytes, integer], z.unknown());
