@@ -39,18 +39,11 @@ const SIZE_BYTES_MAX = 64 * 1024 * 1024;
 
 const integer = z.union([z.int(), z.bigint()]).transform(BigInt);
 const bytes = z.instanceof(Uint8Array);
-/** Any double: Prometheus marks the end of a series by a NaN, and infinity is a value. */
-const double = z.custom<number>((value) => typeof value === "number");
-const infoSchema = z.tuple([integer, integer, integer], z.unknown());
-const entrySchema = z.tuple(
-  [integer, integer, bytes.nullable(), integer, double, integer, bytes.nullable()],
-  z.unknown(),
-);
 const metadataSchema = z.tuple([bytes, bytes, integer], z.unknown());
 
 /** Decodes a log that comes in pieces. */
 export class CommitLogDecoder {
-  readonly #series = new Map<bigint, CommitLogSeries>();
+  readonly #series = new Map<number, CommitLogSeries>();
   #rest: Uint8Array = new Uint8Array(0);
   #index: number | undefined;
 
@@ -78,16 +71,24 @@ export class CommitLogDecoder {
   }
 
   #decodeEntry(message: Uint8Array): CommitLogEntry {
-    const parsed = entrySchema.safeParse(decodeRootObject(message, LOG_ENTRY_TYPE)?.fields);
-    if (!parsed.success) throw damaged("an entry that is none");
-    const [seriesNumber, createdNs, metadata, timestampNs, value] = parsed.data;
-    let series = this.#series.get(seriesNumber);
-    if (series === undefined && metadata !== null) {
-      series = decodeSeries(metadata);
-      this.#series.set(seriesNumber, series);
+    // By hand, not by a schema: this runs for each point of a log.
+    const [series, created, metadata, timestamp, value] =
+      decodeRootObject(message, LOG_ENTRY_TYPE)?.fields ?? [];
+    if (!isInteger(series) || !isInteger(created) || !isInteger(timestamp)) throw noEntry();
+    if (typeof value !== "number") throw noEntry();
+    let described = this.#series.get(Number(series));
+    if (described === undefined && metadata instanceof Uint8Array) {
+      described = decodeSeries(metadata);
+      this.#series.set(Number(series), described);
     }
-    if (series === undefined) throw damaged(`an entry of series ${seriesNumber}, never described`);
-    return { series, timestampNs, value, createdNs, bytes: message };
+    if (described === undefined) throw damaged(`an entry of series ${series}, never described`);
+    return {
+      series: described,
+      timestampNs: BigInt(timestamp),
+      value,
+      createdNs: BigInt(created),
+      bytes: message,
+    };
   }
 }
 
@@ -137,6 +138,14 @@ function readFrame(
     const start = at + 1;
     return start + size <= joined.length ? { start, end: start + size } : undefined;
   }
+}
+
+function isInteger(value: unknown): value is number | bigint {
+  return typeof value === "bigint" || Number.isSafeInteger(value);
+}
+
+function noEntry(): AppError {
+  return damaged("an entry that is none");
 }
 
 function decodeLogIndex(message: Uint8Array): number {

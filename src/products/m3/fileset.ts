@@ -4,7 +4,7 @@
  * write.go, index_write.go, msgpack/schema.go of M3 1.5.
  */
 import { fromBinary } from "@bufbuild/protobuf";
-import { decodeMulti } from "@msgpack/msgpack";
+import { Decoder } from "@msgpack/msgpack";
 import { z } from "zod";
 import { AppError } from "../../base/error.ts";
 import { CHECKPOINT_SIZE_BYTES, DATA_PARTS } from "./fileset-names.ts";
@@ -120,6 +120,9 @@ export function parseIndexFilesetInfo(bytes: Uint8Array): IndexFilesetInfo {
   }
 }
 
+/** One for all: a new one costs more than an entry of a log. */
+const decoder = new Decoder({ useBigInt64: true });
+
 /**
  * M3 writes objects as a version, a pair of type and fields, and sometimes more than it announced.
  * Undefined if the bytes are no such object of that type.
@@ -129,7 +132,7 @@ export function decodeRootObject(
   type: number,
 ): { readonly fields: unknown[]; readonly rest: unknown[] } | undefined {
   try {
-    const [version, root, ...rest] = decodeMulti(bytes, { useBigInt64: true });
+    const [version, root, ...rest] = decoder.decodeMulti(bytes);
     if (typeof version !== "number" || !Array.isArray(root)) return undefined;
     const [found, fields]: unknown[] = root;
     return found === type && Array.isArray(fields) ? { fields, rest } : undefined;
