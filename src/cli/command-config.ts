@@ -21,7 +21,11 @@ export async function check(run: CommandRun, own: { readonly node?: string }): P
   const file = run.options.config;
   if (file === undefined) throw needsFile("config check");
   const config = loadConfig(file, own.node);
-  const checks = [checkData(config), ...checkProduct(config), ...(await checkSites(config))];
+  const checks = [
+    checkData(config),
+    ...(await checkProduct(config)),
+    ...(await checkSites(config)),
+  ];
   const isGood = checks.every((one) => one.ok);
   const answer = { file, node: config.self.name, cluster: config.cluster, ok: isGood, checks };
   print(run, answer, () => {
@@ -54,11 +58,11 @@ export function needsFile(command: string): AppError {
   return new AppError("usage", `\`astacus ${command}\` needs -c FILE.`);
 }
 
-function checkProduct(config: Config): readonly ProductCheck[] {
+async function checkProduct(config: Config): Promise<readonly ProductCheck[]> {
   const network = {
     call: () => Promise.reject(new AppError("internal", "A check calls no other node.")),
   };
-  return createProduct(config.self.product).check({
+  return await createProduct(config.self.product).check({
     doors: { ...OFFLINE_DOORS, network, outside: realOutside },
     operation: "0".repeat(32),
     signal: new AbortController().signal,

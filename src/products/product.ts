@@ -128,6 +128,11 @@ export type Completeness = {
 /** One product, bound to one node's configuration. */
 export interface Product {
   readonly kind: string;
+  /**
+   * Where the scratch folders of operations are made: a byte string, on the file system of the data
+   * that is linked. Below the node's data folder, if left out.
+   */
+  readonly scratchFolder?: string;
   readonly backupPhases: readonly Phase[];
   readonly restorePhases: readonly Phase[];
   /** What to read in `store`, in this order; called after the node phases before it. */
@@ -137,7 +142,7 @@ export interface Product {
   /** Judges a whole backup before it is committed. `present` are the nodes that stored their share. */
   completeness(context: ClusterPhaseContext, present: readonly string[]): Completeness;
   /** Tries a link, a read and a write where backups and restores will; says what is missing and for whom. */
-  check(context: PhaseContext): readonly ProductCheck[];
+  check(context: PhaseContext): readonly ProductCheck[] | Promise<readonly ProductCheck[]>;
 }
 
 /** One line of `config check`. */

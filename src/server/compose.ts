@@ -12,6 +12,7 @@ import { realRandom } from "../base/random.ts";
 import type { BackupSettings } from "../cas/write/backup-settings.ts";
 import { BACKUP_SETTINGS_DEFAULT } from "../cas/write/backup-settings.ts";
 import type { ChunkerSettings } from "../cas/format/chunker.ts";
+import { openWorkerLanes } from "../cas/read/restore-lanes.ts";
 import { decodeFrameAside } from "../cas/format/frame-decoder.ts";
 import { openPlane } from "../cas/write/plane.ts";
 import type { MemberConfig } from "../cluster/member-config.ts";
@@ -51,12 +52,17 @@ export async function openNode(
   ensureFolder(doors.files, config.self.data);
   const { site, counters } = await openSite(config.sites[0], doors);
   try {
-    const memberConfig = memberConfigOf(config);
+    const product = createProduct(config.self.product);
+    const { scratchFolder } = product;
+    const memberConfig = {
+      ...memberConfigOf(config),
+      ...(scratchFolder === undefined ? {} : { scratchFolder }),
+    };
     const member: Member = await Member.open({
       config: memberConfig,
       doors,
       site,
-      product: createProduct(config.self.product),
+      product,
       version,
       // Called by operations only, when the member and so the repository's header are there.
       openPlane: () =>
@@ -65,6 +71,7 @@ export async function openNode(
           contentChecks: checkSource,
         }),
       decode: decodeFrameAside,
+      openLanes: openWorkerLanes,
       signal,
     });
     return {
