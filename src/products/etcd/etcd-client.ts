@@ -256,7 +256,7 @@ export class EtcdClient {
     for (const { endpoint, error } of failures) {
       if (error.kind !== "timeout") continue;
       try {
-        await this.#fetch(`${endpoint}/version`, {
+        await this.#request(`${endpoint}/version`, {
           timeoutMs: ALIVE_TIMEOUT_MS,
           ...(signal === undefined ? {} : { signal }),
         });
@@ -312,7 +312,7 @@ export class EtcdClient {
     path: string,
     how: SendOptions & { readonly token: string },
   ): Promise<Response> {
-    const response = await this.#fetch(`${endpoint}${path}`, {
+    const response = await this.#request(`${endpoint}${path}`, {
       method: "POST",
       headers: {
         "content-type": "application/json",
@@ -326,7 +326,7 @@ export class EtcdClient {
     throw describeRefusal(endpoint, response.status, await response.text());
   }
 
-  async #fetch(url: string, init: Parameters<Outside["fetch"]>[1]): Promise<Response> {
+  async #request(url: string, init: Parameters<Outside["fetch"]>[1]): Promise<Response> {
     const tls = this.#tls;
     return await this.#doors.outside.fetch(url, {
       ...init,
