@@ -3,6 +3,7 @@
  * hardly shrinks is stored as it is, which costs neither zstd time now nor at restore, nor a second
  * hash. The rules and the figures behind them are in docs/decisions.md ("Frames and compression").
  */
+import { compressedSizeMax, compressZstdInto } from "./zstd-context.ts";
 
 /** How hard to compress. */
 export type Compression = {
@@ -23,6 +24,11 @@ const SAMPLES = [
   { place: 0, sizeBytes: 4 * 1024 },
 ] as const;
 
+/** Where samples are compressed to; what comes out is of no use. */
+const sampleTarget = new Uint8Array(
+  Math.max(...SAMPLES.map(({ sizeBytes }) => compressedSizeMax(sizeBytes))),
+);
+
 /** A sample that shrinks below this share of itself says that compressing pays. */
 const SAMPLE_SHARE_MAX = 0.92;
 
@@ -39,8 +45,7 @@ export function looksCompressible(bytes: Uint8Array): boolean {
   return SAMPLES.some(({ place, sizeBytes }) => {
     const start = Math.max(0, Math.floor((bytes.length - sizeBytes) * place));
     const sample = bytes.subarray(start, start + sizeBytes);
-    const stored = Bun.zstdCompressSync(sample, { level: SAMPLE_LEVEL });
-    return stored.length < SAMPLE_SHARE_MAX * sample.length;
+    return compressZstdInto(sampleTarget, sample, SAMPLE_LEVEL) < SAMPLE_SHARE_MAX * sample.length;
   });
 }
 

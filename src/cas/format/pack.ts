@@ -14,7 +14,8 @@ import {
   OWN_FRAME_BYTES_MIN,
   sharedLevelOf,
 } from "./compression.ts";
-import { compressZstd, decompressExactly } from "./zstd.ts";
+import { decompressExactly } from "./zstd.ts";
+import { compressedSizeMax, compressZstdInto } from "./zstd-context.ts";
 
 /** What a pack holds: contents of files, or nodes of trees. */
 export type PackKind = "data" | "metadata";
@@ -175,7 +176,7 @@ export class PackBuilder {
     assert(bytes.length <= FRAME_RAW_BYTES_MAX);
     const length = bytes.length;
     if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
-      this.#store(0, bytes, length, [{ id: new Uint8Array(id), offset: 0, length }]);
+      this.#storePlain(bytes, [{ id: new Uint8Array(id), offset: 0, length }]);
     } else {
       this.#gatherChunk(new Uint8Array(id), bytes);
     }
@@ -217,20 +218,30 @@ export class PackBuilder {
   }
 
   #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], level: number): void {
-    const packed = compressZstd(raw, level);
-    if (isCompressedEnough(raw.length, packed.length)) this.#store(1, packed, raw.length, chunks);
-    else this.#store(0, raw, raw.length, chunks);
+    this.#out ??= this.#openBuffer();
+    const target = this.#out.subarray(this.#outLength);
+    const packedLength = compressZstdInto(target, raw, level);
+    if (isCompressedEnough(raw.length, packedLength)) {
+      this.#enterFrame(1, target.subarray(0, packedLength), raw.length, chunks);
+    } else {
+      this.#storePlain(raw, chunks);
+    }
   }
 
-  #store(
+  #storePlain(raw: Uint8Array, chunks: readonly FrameChunk[]): void {
+    this.#out ??= this.#openBuffer();
+    this.#out.set(raw, this.#outLength);
+    this.#enterFrame(0, raw, raw.length, chunks);
+  }
+
+  /** The frame's stored bytes lie at the end of the open pack. */
+  #enterFrame(
     codec: FrameCodec,
     stored: Uint8Array,
     rawLength: number,
     chunks: readonly FrameChunk[],
   ): void {
     const offset = this.#outLength;
-    this.#out ??= this.#openBuffer();
-    this.#out.set(stored, offset);
     this.#outLength += stored.length;
     const checksum = needsChecksum(codec, chunks.length) ? frameChecksum(stored) : undefined;
     this.#frames.push({ offset, codec, storedLength: stored.length, rawLength, checksum, chunks });
@@ -252,7 +263,7 @@ export class PackBuilder {
   }
 
   #openBuffer(): Uint8Array<ArrayBuffer> {
-    const sizeBytes = this.#packSizeBytes + FRAME_RAW_BYTES_MAX;
+    const sizeBytes = this.#packSizeBytes + compressedSizeMax(FRAME_RAW_BYTES_MAX);
     if (this.#takeBuffer !== undefined) return this.#takeBuffer(sizeBytes);
     return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
   }
