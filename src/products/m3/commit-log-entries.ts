@@ -39,6 +39,7 @@ const SIZE_BYTES_MAX = 64 * 1024 * 1024;
 
 const integer = z.union([z.int(), z.bigint()]).transform(BigInt);
 const bytes = z.instanceof(Uint8Array);
+const infoSchema = z.tuple([integer, integer, integer], z.unknown());
 const metadataSchema = z.tuple([bytes, bytes, integer], z.unknown());
 
 /** Decodes a log that comes in pieces. */
