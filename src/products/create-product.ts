@@ -4,15 +4,19 @@
  */
 import type { FilesConfig } from "./files-config.ts";
 import { createFilesProduct } from "./files.ts";
+import type { M3Config } from "./m3/m3-config.ts";
+import { createM3Product } from "./m3/m3.ts";
 import type { Product } from "./product.ts";
 import type { ScriptedConfig } from "./scripted-config.ts";
 import { createScriptedProduct } from "./scripted.ts";
 
 /** The product that the configuration names. */
-export function createProduct(config: FilesConfig | ScriptedConfig): Product {
+export function createProduct(config: FilesConfig | M3Config | ScriptedConfig): Product {
   switch (config.type) {
     case "files":
       return createFilesProduct(config);
+    case "m3":
+      return createM3Product(config);
     case "scripted":
       return createScriptedProduct(config);
   }

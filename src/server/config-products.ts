@@ -3,12 +3,15 @@
  * errors, reference and types follow.
  */
 import { z } from "zod";
+import { pathFromText } from "../base/path.ts";
+import type { EtcdConnection } from "../products/etcd/etcd-config.ts";
 import { filesConfigSchema } from "../products/files-config.ts";
+import { m3ConfigSchema } from "../products/m3/m3-config.ts";
 import { scriptedConfigSchema } from "../products/scripted-config.ts";
 
 /** The `product` section. */
 export const productSchema = z
-  .discriminatedUnion("type", [filesConfigSchema, scriptedConfigSchema])
+  .discriminatedUnion("type", [filesConfigSchema, m3ConfigSchema, scriptedConfigSchema])
   .meta({ description: "Which database is backed up, and where its files are." });
 
 /** The product's part of the configuration, told apart by `type`. */
@@ -18,3 +21,33 @@ export type ProductConfig = z.infer<typeof productSchema>;
 export const PRODUCT_TYPES: readonly string[] = productSchema.options.map(
   (option) => option.shape.type.value,
 );
+
+/**
+ * A product's paths as its node has them: `{node}` replaced, relative ones from the file's folder.
+ * @param own - The node's own `root`, in place of the common one.
+ */
+export function resolveProductPaths(
+  product: ProductConfig,
+  place: (path: string) => string,
+  own: string | undefined,
+): ProductConfig {
+  const root = pathFromText(place(own ?? product.root));
+  if (product.type !== "m3") return { ...product, root };
+  const { captures } = product;
+  const etcd = resolveEtcdPaths(product.etcd, place);
+  return {
+    ...product,
+    root,
+    etcd,
+    ...(captures === undefined ? {} : { captures: place(captures) }),
+  };
+}
+
+/** PEM files are named by text. */
+function resolveEtcdPaths(etcd: EtcdConnection, place: (path: string) => string): EtcdConnection {
+  if (etcd.tls === undefined) return etcd;
+  const tls = Object.entries(etcd.tls).flatMap(([key, path]) =>
+    path === undefined ? [] : [[key, place(path)]],
+  );
+  return { ...etcd, tls: Object.fromEntries(tls) as NonNullable<EtcdConnection["tls"]> };
+}

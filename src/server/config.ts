@@ -16,6 +16,7 @@ import { checkAcross, unknownName } from "./config-checks.ts";
 import { childOf, outlineOf } from "./config-outline.ts";
 import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
 import type { Finding } from "./config-problems.ts";
+import { resolveProductPaths } from "./config-products.ts";
 import type { ProductConfig } from "./config-products.ts";
 import { configSchema, DEFAULT_PORT } from "./config-schema.ts";
 import type { ParsedFile } from "./config-schema.ts";
@@ -371,7 +372,7 @@ function resolveSelf(
             },
     },
     data: pathFromText(place(own?.data ?? file.data)),
-    product: { ...file.product, root: pathFromText(place(own?.root ?? file.product.root)) },
+    product: resolveProductPaths(file.product, place, own?.root),
   };
 }
 
