@@ -12,7 +12,7 @@ import type { NodeAddress } from "./network.ts";
 import { callNode } from "./network.ts";
 import type { OperationContext } from "./operations.ts";
 import type { ProgressBoard } from "./progress-board.ts";
-import type { HelloAnswer, JsonValue } from "./protocol.ts";
+import type { HelloAnswer, JsonValue, RestoreChoiceOfNode } from "./protocol.ts";
 import {
   helloAnswerSchema,
   jsonSchema,
@@ -40,6 +40,8 @@ export type SessionOptions = {
   readonly patienceMs: number;
   readonly leaseTimeMs: number;
   readonly board: ProgressBoard;
+  /** Of a restore: what each node gets. */
+  readonly restoreOf?: (node: NodeAddress) => RestoreChoiceOfNode;
 };
 
 /** Leased nodes of one operation. */
@@ -239,7 +241,7 @@ export class ClusterSession implements AsyncDisposable {
   }
 
   async #takeLeases(): Promise<void> {
-    const { context, kind, self } = this.#options;
+    const { context, kind, self, restoreOf } = this.#options;
     const body = {
       operation: context.id,
       lease: this.#lease,
@@ -249,7 +251,8 @@ export class ClusterSession implements AsyncDisposable {
     };
     // One after the other in a fixed order: two coordinators cannot each hold half.
     for (const node of [...this.#leased.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
-      await this.#takeLease(node, body);
+      const restore = restoreOf === undefined ? {} : { restore: restoreOf(node) };
+      await this.#takeLease(node, { ...body, ...restore });
     }
   }
 

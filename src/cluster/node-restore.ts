@@ -8,7 +8,7 @@ import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
 import { RestoredRows } from "../cas/catalog/restored-rows.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/read/restore.ts";
-import type { NodePhaseContext, RestoreTarget } from "../products/product.ts";
+import type { NodePhaseContext, NodeRestoreChoice, RestoreTarget } from "../products/product.ts";
 import type { NodeParts } from "./node-parts.ts";
 import type { JsonValue, PhaseEvent, Placed, VolumePlan } from "./protocol.ts";
 
@@ -20,10 +20,10 @@ type Share = {
 /** What a restore of `from`'s share onto this node would do, volume by volume. */
 export async function planOnNode(
   parts: NodeParts,
-  request: { readonly backup: string; readonly from: string; readonly paths: readonly string[] },
+  request: NodeRestoreChoice & { readonly backup: string; readonly from: string },
   signal: AbortSignal,
 ): Promise<VolumePlan[]> {
-  const context = planContext(parts, signal);
+  const context = planContext(parts, request, signal);
   const shares = await sharesOf(parts, request, context);
   const plans: VolumePlan[] = [];
   const source = parts.openSource();
@@ -164,7 +164,11 @@ async function sharesOf(
   });
 }
 
-function planContext(parts: NodeParts, signal: AbortSignal): NodePhaseContext {
+function planContext(
+  parts: NodeParts,
+  { isPartial, paths, from }: NodeRestoreChoice & { readonly from: string },
+  signal: AbortSignal,
+): NodePhaseContext {
   const { config, doors } = parts;
   return {
     doors,
@@ -175,5 +179,6 @@ function planContext(parts: NodeParts, signal: AbortSignal): NodePhaseContext {
     zone: config.nodes.find((node) => node.name === config.node)?.zone ?? "",
     scratch: config.scratchFolder,
     input: null,
+    restore: { isPartial, paths, from },
   };
 }

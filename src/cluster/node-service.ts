@@ -321,6 +321,7 @@ export class NodeService {
     emit: (event: PhaseEvent) => void,
   ): NodePhaseContext {
     const { config, doors } = this.#parts;
+    const { restore } = under.lease.request;
     return {
       doors,
       operation: request.operation,
@@ -330,6 +331,7 @@ export class NodeService {
       zone: config.nodes.find((node) => node.name === config.node)?.zone ?? "",
       scratch: joinPath(config.scratchFolder, request.operation),
       input,
+      ...(restore === undefined ? {} : { restore }),
     };
   }
 

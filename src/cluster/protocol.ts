@@ -10,7 +10,7 @@ import { segmentRefSchema } from "../cas/log/entry.ts";
 import { treeRootSchema } from "../cas/format/tree.ts";
 
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** A lease is renewed so many times within its time to live. */
 export const LEASE_RENEWAL_COUNT = 4;
@@ -63,10 +63,20 @@ export const helloAnswerSchema = z.strictObject({
 /** What a node says of itself. */
 export type HelloAnswer = z.infer<typeof helloAnswerSchema>;
 
+/** What a restore gives to one node; its product is told in every phase. */
+export const restoreChoiceSchema = z.strictObject({
+  isPartial: z.boolean(),
+  paths: z.array(z.string()),
+  from: z.string(),
+});
+
+export type RestoreChoiceOfNode = z.infer<typeof restoreChoiceSchema>;
+
 export const leaseRequestSchema = z.strictObject({
   operation: randomId,
   lease: randomId,
   kind: z.enum(["backup", "restore"]),
+  restore: restoreChoiceSchema.exactOptional(),
   coordinator: z.string(),
   ttlMs: z.number().int().positive(),
 });
@@ -103,6 +113,7 @@ export const planRequestSchema = z.strictObject({
   backup: randomId,
   from: z.string(),
   paths: z.array(z.string()),
+  isPartial: z.boolean(),
 });
 /** What a restore would do to one volume of one node. */
 export const volumePlanSchema = z.strictObject({

@@ -9,7 +9,7 @@ import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
-import type { Json } from "../products/product.ts";
+import type { Json, RestoreChoice } from "../products/product.ts";
 import { ClusterSession } from "./cluster-session.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { NodeAddress } from "./network.ts";
@@ -77,6 +77,8 @@ type Chosen = {
   readonly backup: BackupRecord;
   readonly manifest: Manifest;
   readonly pairs: MapPair[];
+  /** As the product is told of it. */
+  readonly restore: RestoreChoice;
 };
 
 /** Shows what `runRestore` with the same request would do; touches nothing. */
@@ -85,7 +87,7 @@ export async function planRestore(
   request: RestoreRequest,
   signal: AbortSignal,
 ): Promise<ClusterRestorePlan> {
-  const { backup, pairs } = await choose(parts, request, signal);
+  const { backup, pairs, restore } = await choose(parts, request, signal);
   const nodes = await Promise.all(
     pairs.map(async (pair) => {
       const node = mustGetNode(parts, pair.to);
@@ -95,7 +97,7 @@ export async function planRestore(
           node,
           {
             method: "plan",
-            body: { backup: backup.backup, from: pair.from, paths: request.paths ?? [] },
+            body: { backup: backup.backup, from: pair.from, ...restore },
             answer: planAnswerSchema,
           },
           { timeoutMs: PLAN_TIMEOUT_MS, patienceMs: 10_000, signal },
@@ -205,6 +207,10 @@ async function runAttempt(
       patienceMs: parts.config.nodePatienceMs,
       leaseTimeMs: parts.config.leaseTimeMs,
       board,
+      restoreOf: (node) => {
+        const { isPartial, paths } = chosen.restore;
+        return { isPartial, paths: [...paths], from: mustGetPair(chosen.pairs, node.name).from };
+      },
     },
     chosen.pairs.map((pair) => mustGetNode(parts, pair.to)),
     false,
@@ -237,7 +243,7 @@ async function runPhases(
 ): Promise<Map<string, Placed>> {
   const { chosen, session, request } = at;
   const state = chosen.manifest.state as { readonly [key: string]: Json };
-  const extra = { shares: chosen.pairs };
+  const extra = { shares: chosen.pairs, restore: chosen.restore };
   const run = new PhaseRun({ parts, context, session, state, extra });
   const placed = new Map<string, Placed>();
   const key = { attempt: at.attempt, pass: 0 };
@@ -291,7 +297,10 @@ async function choose(
     request.nodes === undefined
       ? mapNodes(manifest.nodes, parts.config.nodes)
       : checkPairs(request.nodes, manifest.nodes, parts.config.nodes);
-  return { backup, manifest, pairs };
+  const { paths = [] } = request;
+  const isWhole = manifest.nodes.every(({ name }) => pairs.some(({ from }) => from === name));
+  const restore = { isPartial: paths.length > 0 || !isWhole, paths };
+  return { backup, manifest, pairs, restore };
 }
 
 function resultOf(chosen: Chosen, placed: ReadonlyMap<string, Placed>): RestoreResult {
