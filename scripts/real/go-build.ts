@@ -43,9 +43,11 @@ export async function buildGoModule(module: GoModule): Promise<string | Missing>
   try {
     fs.cpSync(module.folder, work, { recursive: true });
     for (const [program, packagePath] of wanted) {
-      const failure = await build(work, program, packagePath);
+      // Not beside the sources, where a folder may have this name.
+      const output = join(work, "built", program);
+      const failure = await build(work, output, packagePath);
       if (failure !== undefined) return { missing: `${module.name} (go build failed: ${failure})` };
-      fs.renameSync(join(work, program), join(target, program));
+      fs.renameSync(output, join(target, program));
     }
     return target;
   } finally {
@@ -55,11 +57,11 @@ export async function buildGoModule(module: GoModule): Promise<string | Missing>
 
 async function build(
   work: string,
-  program: string,
+  output: string,
   packagePath: string,
 ): Promise<string | undefined> {
   const flags = ["-mod=readonly", "-buildvcs=false", "-trimpath"];
-  const child = Bun.spawn(["nice", "go", "build", ...flags, "-o", program, packagePath], {
+  const child = Bun.spawn(["nice", "go", "build", ...flags, "-o", output, packagePath], {
     cwd: work,
     env: { ...process.env, GOWORK: "off", GOFLAGS: "" },
     stdin: "ignore",

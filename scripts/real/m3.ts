@@ -1,7 +1,7 @@
 /**
  * The M3 database, built once with the Go toolchain into the cache: `m3dbnode`, which includes the
- * coordinator, and two of M3's own tools that read data files. Starting a cluster is the matter of
- * scripts/realm.
+ * coordinator, two of M3's own tools that read data files, and a small one of ours that asks a node for
+ * points. Starting a cluster is the matter of scripts/realm.
  *
  *   bun scripts/real/m3.ts install
  */
@@ -19,6 +19,8 @@ const MODULE = {
     m3dbnode: "github.com/m3db/m3/src/cmd/services/m3dbnode/main",
     verify_data_files: "github.com/m3db/m3/src/cmd/tools/verify_data_files/main",
     read_data_files: "github.com/m3db/m3/src/cmd/tools/read_data_files/main",
+    // Ours; to be renamed when it changes, since the cache knows programs by name.
+    fetch_points: "./fetch_points",
   },
   megabytes: 3072,
 };
@@ -30,6 +32,8 @@ export type M3Programs = {
   readonly verifyDataFiles: string;
   /** Prints the points of a fileset. */
   readonly readDataFiles: string;
+  /** Prints what one node has of series; see its source for what it reads and writes. */
+  readonly fetchPoints: string;
 };
 
 /** Builds M3 if it is not in the cache; the first time that takes 3 to 7 minutes on two cores. */
@@ -40,6 +44,7 @@ export async function installM3(): Promise<M3Programs | Missing> {
     m3dbnode: join(folder, "m3dbnode"),
     verifyDataFiles: join(folder, "verify_data_files"),
     readDataFiles: join(folder, "read_data_files"),
+    fetchPoints: join(folder, "fetch_points"),
   };
 }
 

@@ -7,6 +7,8 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 
 const POLL_MS = 20;
+const PORT_MIN = 12_000;
+const PORT_END = 32_000;
 
 /** A process, also after its id has been given to another one. */
 export type ServerProcess = {
@@ -53,9 +55,12 @@ export function getServer(processFile: string): ServerProcess | undefined {
   return isRunning(server) ? server : undefined;
 }
 
+/** False when it holds nothing more: no port, no lock. */
 export function isRunning(server: ServerProcess): boolean {
   const stat = readStat(server.pid);
-  return stat !== undefined && stat.state !== "Z" && stat.startTicks === server.startTicks;
+  if (stat === undefined || stat.startTicks !== server.startTicks) return false;
+  // A first thread that has ended waits for the others, which still hold ports, and for its parent.
+  return stat.state !== "Z" || countThreads(server.pid) > 1;
 }
 
 /** Asks a server to end and waits until it is gone; kills it when it takes longer than that. */
@@ -78,14 +83,27 @@ export function residentBytes(server: ServerProcess): number {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
 }
 
-/** Different free ports on loopback; somebody else may take one before it is used. */
+/**
+ * Different free ports on loopback; somebody else may take one before it is used. They lie below those
+ * that the system gives to outgoing connections: a server that is down for a moment must find its own
+ * port free again.
+ */
 export function freePorts(count: number): number[] {
-  const listeners = Array.from({ length: count }, () =>
-    Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => undefined } }),
-  );
-  const ports = listeners.map((listener) => listener.port);
-  for (const listener of listeners) listener.stop(true);
-  return ports;
+  const listeners: Bun.TCPSocketListener[] = [];
+  try {
+    while (listeners.length < count) {
+      const port = PORT_MIN + Math.floor(Math.random() * (PORT_END - PORT_MIN));
+      try {
+        const options = { hostname: "127.0.0.1", port, socket: { data: () => undefined } };
+        listeners.push(Bun.listen(options));
+      } catch (thrown) {
+        if ((thrown as { code?: string }).code !== "EADDRINUSE") throw thrown;
+      }
+    }
+    return listeners.map((listener) => listener.port);
+  } finally {
+    for (const listener of listeners) listener.stop(true);
+  }
 }
 
 /** Asks again and again until the answer is yes; an error that names `what` when time is up. */
@@ -107,6 +125,14 @@ function signal(server: ServerProcess, name: NodeJS.Signals): void {
     process.kill(server.pid, name);
   } catch (thrown) {
     if (isRunning(server)) throw thrown;
+  }
+}
+
+function countThreads(pid: number): number {
+  try {
+    return fs.readdirSync(`/proc/${pid}/task`).length;
+  } catch {
+    return 0;
   }
 }
 

@@ -51,7 +51,7 @@ export function readM3Files(dataFolder: string): M3Files {
     ),
     filesetCount: filesets.length,
     filledFilesetCount: filled.length,
-    coldFilesetCount: filled.filter((name) => !/-0-checkpoint\.db$/.test(name)).length,
+    coldFilesetCount: filled.filter((name) => !name.endsWith("-0-checkpoint.db")).length,
     snapshotFilesetCount: numbers(/^snapshots\/.*\/fileset-(\d+)-\d+-checkpoint\.db$/).length,
     indexFilesetCount: numbers(/^index\/data\/.*\/fileset-(\d+)-\d+-checkpoint\.db$/).length,
     fileCount: files.size,

@@ -1,7 +1,7 @@
 /**
  * Requests to M3 over its JSON APIs: the coordinator's, which makes placements and namespaces, a
- * node's, which reads what that replica has, and the cluster's (served by every node), which reads
- * and writes at the configured consistency. Times are in milliseconds.
+ * node's, which says how it does, and the cluster's (served by every node), which reads and writes at
+ * the configured consistency. And to a single node for its own points. Times are in milliseconds.
  */
 
 const REQUEST_MS_MAX = 15_000;
@@ -17,8 +17,8 @@ export type FetchRange = {
   readonly endMs: number;
 };
 
-/** Reads a series, from one node or from the cluster: it depends on whose port it is. */
-export async function fetchPoints(port: number, range: FetchRange): Promise<Point[]> {
+/** Reads a series through a node's cluster port, at the configured consistency. */
+export async function fetchFromCluster(port: number, range: FetchRange): Promise<Point[]> {
   const answer = await post<{ datapoints: { timestamp: number; value: number }[] | null }>(
     port,
     "/fetch",
@@ -32,6 +32,34 @@ export async function fetchPoints(port: number, range: FetchRange): Promise<Poin
     },
   );
   return (answer.datapoints ?? []).map(({ timestamp, value }) => ({ timeMs: timestamp, value }));
+}
+
+/**
+ * Reads what one node has itself, in the order of the ranges. M3's JSON API cannot do this: version
+ * 1.5.0 panics when it should read a block from the disk for it.
+ */
+export async function fetchFromNode(
+  fetchPoints: string,
+  nodePort: number,
+  ranges: readonly FetchRange[],
+): Promise<Point[][]> {
+  const child = Bun.spawn([fetchPoints, "-address", `127.0.0.1:${nodePort}`], {
+    stdin: new Blob(ranges.map((range) => `${JSON.stringify(range)}\n`)),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [output, talk] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  if ((await child.exited) !== 0) throw new Error(`fetch_points: ${talk.trim()}`);
+  const lines = output.split("\n").slice(0, -1);
+  if (lines.length !== ranges.length) throw new Error("fetch_points did not answer all ranges");
+  return lines.map((line) => {
+    const answer = JSON.parse(line) as { points: [number, number][]; error?: string };
+    if (answer.error !== undefined) throw new Error(answer.error);
+    return answer.points.map(([timeMs, value]) => ({ timeMs, value }));
+  });
 }
 
 /** Writes one point; returns when it is acknowledged. */

@@ -15,6 +15,7 @@ import { join, resolve } from "node:path";
 import { startEtcd, getEtcdProcess } from "../real/etcd.ts";
 import type { EtcdVersion } from "../real/etcd.ts";
 import { installM3 } from "../real/m3.ts";
+import type { M3Programs } from "../real/m3.ts";
 import type { Missing } from "../real/s3.ts";
 import { endServer, freePorts, getServer, residentBytes } from "../real/server-process.ts";
 import { startServer, until } from "../real/server-process.ts";
@@ -66,7 +67,7 @@ type State = {
     readonly peerPort: number;
     readonly version?: EtcdVersion;
   };
-  readonly m3dbnode: string;
+  readonly programs: M3Programs;
   readonly isLasting: boolean;
 };
 
@@ -123,7 +124,7 @@ export class M3Realm implements AsyncDisposable {
         peerPort,
         ...(version === undefined ? {} : { version }),
       },
-      m3dbnode: programs.m3dbnode,
+      programs,
       isLasting: options.isLasting ?? false,
     };
     fs.writeFileSync(join(folder, STATE_FILE), JSON.stringify(state, undefined, 2));
@@ -145,6 +146,11 @@ export class M3Realm implements AsyncDisposable {
   /** How much of what a node has acknowledged may be in its memory alone. */
   get commitLogFlushIntervalMs(): number {
     return this.settings.commitLogFlushIntervalMs;
+  }
+
+  /** M3's programs: the server, and tools that read what it wrote. */
+  get programs(): M3Programs {
+    return this.#state.programs;
   }
 
   node(number: number): M3Node {
@@ -196,7 +202,7 @@ export class M3Realm implements AsyncDisposable {
     const config = nodeConfig({ settings, hostId, ports, folder, etcdEndpoint: this.etcdEndpoint });
     fs.writeFileSync(node.configFile, config);
     startServer({
-      argv: [this.#state.m3dbnode, "-f", node.configFile],
+      argv: [this.#state.programs.m3dbnode, "-f", node.configFile],
       logFile: node.logFile,
       processFile: processFile(node),
       environment: { GOMEMLIMIT: `${settings.goMemoryMegabytes}MiB` },

@@ -18,6 +18,8 @@ export type M3Settings = {
   /** What a killed process may lose of what it has acknowledged, with the next one. */
   readonly commitLogFlushIntervalMs: number;
   readonly commitLogFlushBytesMax: number;
+  /** Between two looks for work; a snapshot comes every five seconds more than this. */
+  readonly tickSeconds: number;
   readonly writeConsistency: "one" | "majority" | "all";
   readonly readConsistency: "one" | "unstrict_majority" | "majority" | "all";
   /** Of etcd keys: `_sd.placement/{environment}/m3db`. */
@@ -54,6 +56,7 @@ const DEFAULTS: Omit<M3Settings, "hostIds"> = {
   bufferFutureSeconds: 5,
   commitLogFlushIntervalMs: 1_000,
   commitLogFlushBytesMax: 524_288,
+  tickSeconds: 1,
   writeConsistency: "majority",
   readConsistency: "unstrict_majority",
   environment: "default_env",
@@ -138,6 +141,7 @@ db:
     writeConsistencyLevel: ${settings.writeConsistency}
     readConsistencyLevel: ${settings.readConsistency}
   gcPercentage: 100
+  tick: {minimumInterval: ${settings.tickSeconds}s, seriesBatchSize: 512, perSeriesSleepDuration: 100us}
   filesystem: {filePathPrefix: "${join(folder, "data")}"}
   commitlog:
     flushMaxBytes: ${settings.commitLogFlushBytesMax}

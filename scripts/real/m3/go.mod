@@ -2,9 +2,17 @@ module astacus.test/m3
 
 go 1.26
 
-require github.com/m3db/m3 v1.5.0
+require (
+	github.com/m3db/m3 v1.5.0
+	github.com/uber/tchannel-go v1.20.1
+)
 
 require (
+	github.com/apache/thrift v0.14.2 // indirect
+	github.com/golang/mock v1.6.0 // indirect
+	github.com/opentracing/opentracing-go v1.2.0 // indirect
+	go.uber.org/atomic v1.9.0 // indirect
+	go.uber.org/multierr v1.7.0 // indirect
 	golang.org/x/net v0.35.0 // indirect
 	golang.org/x/sys v0.30.0 // indirect
 )
