@@ -7,7 +7,6 @@
 import type { z } from "zod";
 import type { Clock, FileSystem, Outside, Random } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
-import { pathFromText } from "../../base/path.ts";
 import { retry } from "../../base/retry.ts";
 import type { Secret } from "../../base/secret.ts";
 import {
@@ -18,19 +17,15 @@ import {
 } from "./etcd-failure.ts";
 import { answers, encodeBytes, encodeTransaction, endOfPrefix } from "./etcd-messages.ts";
 import type { EtcdEntry, EtcdMember, EtcdStatus, EtcdTransaction } from "./etcd-messages.ts";
+import { readEtcdTls } from "./etcd-tls.ts";
+import type { EtcdTls, EtcdTlsFiles } from "./etcd-tls.ts";
 
 /** How to reach an etcd: what `etcdConnectionSchema` gives. */
 export type EtcdAccess = {
   /** Origins, such as `https://etcd1:2379`; at least one. */
   readonly endpoints: readonly string[];
-  /** Paths of PEM files (text). Read at each `openEtcd`, so that renewed ones are taken. */
-  readonly tls?:
-    | {
-        readonly ca?: string | undefined;
-        readonly certificate?: string | undefined;
-        readonly key?: string | undefined;
-      }
-    | undefined;
+  /** Read at each `openEtcd`, so that renewed certificates are taken. */
+  readonly tls?: EtcdTlsFiles | undefined;
   readonly user?: { readonly name: string; readonly password: Secret } | undefined;
   /** Of one request to one endpoint. */
   readonly requestTimeoutMs?: number | undefined;
@@ -60,7 +55,6 @@ const PAGE_COUNT = 500;
 /** Reads of a prefix that begin again because of a compaction. */
 const READ_ATTEMPTS = 3;
 const KEY_COUNT_MAX = 1_000_000;
-const PEM_SIZE_BYTES_MAX = 1024 * 1024;
 
 /** A client for an etcd; connects when it is first asked. */
 export function openEtcd(access: EtcdAccess, doors: EtcdDoors): EtcdClient {
@@ -71,7 +65,7 @@ export function openEtcd(access: EtcdAccess, doors: EtcdDoors): EtcdClient {
 export class EtcdClient {
   readonly #access: EtcdAccess;
   readonly #doors: EtcdDoors;
-  readonly #tls: { ca?: string; cert?: string; key?: string } | undefined;
+  readonly #tls: EtcdTls | undefined;
   #preferred = 0;
   #token: string | undefined;
 
@@ -83,7 +77,7 @@ export class EtcdClient {
     }
     this.#access = access;
     this.#doors = doors;
-    this.#tls = access.tls === undefined ? undefined : readTls(access.tls, doors.files);
+    this.#tls = access.tls === undefined ? undefined : readEtcdTls(access.tls, doors.files);
   }
 
   /** One key; undefined if it is not there. */
@@ -386,30 +380,4 @@ function parseAnswer<Schema extends z.ZodType>(
     context: { endpoint },
     cause: parsed.error,
   });
-}
-
-function readTls(
-  tls: NonNullable<EtcdAccess["tls"]>,
-  files: FileSystem,
-): { ca?: string; cert?: string; key?: string } {
-  return {
-    ...(tls.ca === undefined ? {} : { ca: readPem(tls.ca, files) }),
-    ...(tls.certificate === undefined ? {} : { cert: readPem(tls.certificate, files) }),
-    ...(tls.key === undefined ? {} : { key: readPem(tls.key, files) }),
-  };
-}
-
-function readPem(path: string, files: FileSystem): string {
-  const handle = files.open(pathFromText(path), "r");
-  try {
-    const { sizeBytes } = files.stat(handle);
-    if (sizeBytes > PEM_SIZE_BYTES_MAX) {
-      throw new AppError("config", `The file ${path} is too large for a PEM file.`);
-    }
-    const bytes = new Uint8Array(sizeBytes);
-    const length = files.read(handle, bytes, 0);
-    return Buffer.from(bytes.subarray(0, length)).toString("latin1");
-  } finally {
-    files.close(handle);
-  }
 }

@@ -116,63 +116,96 @@ export function describeRefusal(endpoint: string, status: number, body: string):
   });
 }
 
-/** The AppError for a connection that came to nothing; others are passed through. */
+/** The AppError for a connection that came to nothing; errors that are none of it pass through. */
 export function describeTransport(endpoint: string, thrown: unknown): unknown {
-  if (!(thrown instanceof AppError)) return thrown;
+  if (!(thrown instanceof AppError) || thrown.context["status"] !== undefined) return thrown;
   const { cause } = thrown;
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
-  const said = `${code} ${cause instanceof Error ? cause.message : ""}`;
-  const advice = TLS_ADVICE.find(([pattern]) => pattern.test(said))?.[1];
+  const advice = TRANSPORT_ADVICE.find(({ codes }) => codes.test(code));
   if (advice === undefined) return thrown;
-  const reason = code === "" ? (cause instanceof Error ? cause.message : "TLS") : code;
-  return new AppError("config", `No TLS connection to ${endpoint}: ${reason}.`, {
-    guidance: advice,
+  return new AppError(advice.kind, `${endpoint} ${advice.message} (${code}).`, {
+    guidance: advice.guidance,
     context: { endpoint, code },
     cause: thrown,
   });
 }
 
-const TLS_ADVICE: readonly (readonly [RegExp, string])[] = [
-  [
-    /ALTNAME|HOSTNAME/i,
-    "The certificate is for other names: use one of them in `endpoints`, or issue one with this address.",
-  ],
-  [
-    /CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/i,
-    "Renew etcd's certificate, or correct the clock of this machine.",
-  ],
-  [
-    /SELF_SIGNED|UNABLE_TO_|UNKNOWN_CA|CERT_UNTRUSTED|ISSUER/i,
-    "Name the authority that signed etcd's certificate in `tls.ca`.",
-  ],
-  [
-    /BAD_CERTIFICATE|CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE|ALERT/i,
-    "etcd wants a client certificate of its authority: give `tls.certificate` and `tls.key`.",
-  ],
-  [
-    /WRONG_VERSION_NUMBER|ERR_SSL|UNKNOWN_PROTOCOL|EPROTO/i,
-    "Check that etcd speaks TLS at this address; if not, write the endpoint with http://.",
-  ],
-  [/PEM|X509|BORINGSSL|KEY_VALUES_MISMATCH/i, "Check the PEM files of `tls`: they cannot be used."],
+const TRANSPORT_ADVICE: readonly {
+  readonly codes: RegExp;
+  readonly kind: ErrorKind;
+  readonly message: string;
+  readonly guidance: string;
+}[] = [
+  {
+    codes: /ALTNAME/,
+    kind: "config",
+    message: "shows a certificate for other names",
+    guidance: "Use one of its names in `endpoints`, or issue a certificate that has this one.",
+  },
+  {
+    codes: /CERT_HAS_EXPIRED|CERT_NOT_YET_VALID/,
+    kind: "config",
+    message: "shows a certificate that is not valid now",
+    guidance: "Renew etcd's certificate, or correct the clock of this machine.",
+  },
+  {
+    codes: /SELF_SIGNED|UNABLE_TO_|CERT_UNTRUSTED|CERT_SIGNATURE/,
+    kind: "config",
+    message: "shows a certificate that nobody vouches for",
+    guidance: "Name the authority that signed etcd's certificate in `tls.ca`.",
+  },
+  {
+    // What Bun says when the server ends the handshake.
+    codes: /EPROTO|ERR_SSL|ALERT/,
+    kind: "config",
+    message: "refuses the TLS connection",
+    guidance:
+      "It wants a client certificate of its own authority: give `tls.certificate` and `tls.key`.",
+  },
+  {
+    codes: /^ECONNRESET$/,
+    kind: "unavailable",
+    message: "closes the connection",
+    guidance:
+      "Check whether etcd speaks TLS there: https:// in `endpoints` if it does, else http://.",
+  },
+  {
+    codes: /^(ECONNREFUSED|ConnectionRefused)$/,
+    kind: "unavailable",
+    message: "is not listened on",
+    guidance: "Check `endpoints` in the configuration, and that etcd runs.",
+  },
+  {
+    codes: /^(FailedToOpenSocket|ENOTFOUND|EAI_AGAIN|DNS\w*)$/,
+    kind: "unavailable",
+    message: "cannot be found",
+    guidance: "Check the host names in `endpoints`, and that this machine can resolve them.",
+  },
 ];
 
-/** Nobody answered, or those who did could not serve. */
+/** Nobody answered, or those who did could not serve: the most telling failure decides. */
 export function describeOutage(
   failures: readonly { readonly endpoint: string; readonly error: AppError }[],
   isAlive: boolean,
 ): AppError {
-  const [first] = failures;
-  const known = failures.find(({ error }) => error.context["status"] !== undefined);
-  if (known !== undefined) return known.error;
-  const each = failures.map(({ endpoint, error }) => `${endpoint}: ${error.message}`).join(" ");
-  const message = isAlive
-    ? `etcd runs and does not serve reads or writes in time. ${each}`
-    : `No endpoint of etcd can be used. ${each}`;
-  return new AppError(first?.error.kind ?? "unavailable", message, {
-    guidance: isAlive
-      ? QUORUM_GUIDANCE
-      : "Check `endpoints` in the configuration, and that etcd runs and can be reached from here.",
-    ...(first === undefined ? {} : { cause: first.error }),
+  const errors = failures.map(({ error }) => error);
+  const served = errors.find(({ context }) => context["status"] !== undefined);
+  if (served !== undefined) return served;
+  const telling = errors.find(({ kind }) => kind === "config") ?? errors[0];
+  const each = errors.map(({ message }) => message).join(" ");
+  if (isAlive) {
+    return new AppError("timeout", `etcd runs, and does not serve requests in time. ${each}`, {
+      guidance: QUORUM_GUIDANCE,
+      ...(telling === undefined ? {} : { cause: telling }),
+    });
+  }
+  const message =
+    errors.length === 1 ? `etcd cannot be used: ${each}` : `No etcd can be used. ${each}`;
+  const guidance = telling?.guidance;
+  return new AppError(telling?.kind ?? "unavailable", message, {
+    retryable: errors.some(({ retryable }) => retryable),
+    ...(guidance === undefined ? {} : { guidance }),
+    ...(telling === undefined ? {} : { cause: telling, context: telling.context }),
   });
 }
 

@@ -225,7 +225,8 @@ async function listEnvironments(client: EtcdClient, signal?: AbortSignal): Promi
   try {
     const range = await client.readPrefix(prefix, signal === undefined ? {} : { signal });
     const keys = range.entries.map(({ key }) => showKey(key).slice(prefix.length));
-    return [...new Set(keys.map((key) => key.slice(0, Math.max(key.lastIndexOf("/"), 0))))];
+    const names = keys.map((key) => key.slice(0, Math.max(key.lastIndexOf("/"), 0)));
+    return [...new Set(names)].toSorted();
   } catch (thrown) {
     if (thrown instanceof AppError && thrown.kind === "permission") return [];
     throw thrown;
