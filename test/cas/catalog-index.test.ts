@@ -18,7 +18,9 @@ describe("the index", () => {
     using world = new World();
     const index = new ChunkIndex(world.openCatalog());
     const built = makeSegment(["p", "q"], 3, 4, 150);
+    expect(index.isEmpty).toBe(true);
     apply(index, built);
+    expect(index.isEmpty).toBe(false);
     expect(index.find(chunkId("p", 7))).toEqual([
       {
         pack: packId("p"),

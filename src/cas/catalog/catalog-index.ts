@@ -100,6 +100,8 @@ export class ChunkIndex {
   readonly #findPackByNumber: Statement<PackRow, [number]>;
   /** By number; the oldest goes first. */
   readonly #packs = new Map<number, KnownPack | undefined>();
+  /** True while it is known that there is no chunk at all; undefined before somebody asks. */
+  #isEmpty: boolean | undefined;
 
   constructor(catalog: Catalog) {
     this.#catalog = catalog;
@@ -143,6 +145,7 @@ export class ChunkIndex {
     decoded: DecodedSegment,
     isDeleted: (pack: string, birth: number) => boolean = () => false,
   ): void {
+    this.#isEmpty = undefined;
     if (this.hasSegment(ref.id)) return;
     this.#packs.clear();
     this.#catalog.transaction(() => {
@@ -213,6 +216,7 @@ export class ChunkIndex {
 
   /** Forgets everything; the segments must be applied again. */
   clear(): void {
+    this.#isEmpty = undefined;
     this.#packs.clear();
     guardRead(() => {
       for (const table of ["segment", "pack", "mention", "chunk"]) {
@@ -226,6 +230,14 @@ export class ChunkIndex {
   /** Asks many things in one transaction: SQLite's locks for each would cost more than the answers. */
   together<Result>(ask: () => Result): Result {
     return guardRead(() => this.#catalog.database.transaction(ask)());
+  }
+
+  /** True if no chunk can be found here: then nobody needs to ask for one. */
+  get isEmpty(): boolean {
+    this.#isEmpty ??= guardRead(
+      () => this.#catalog.database.query("SELECT 1 FROM index_chunk LIMIT 1").get() === null,
+    );
+    return this.#isEmpty;
   }
 
   /**

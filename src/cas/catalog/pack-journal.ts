@@ -3,11 +3,15 @@
  * chunks lie. What an operation sends is found here until its segments are current; what a dead
  * operation has sent is adopted by the next one while its birth is above the floor, since nobody may
  * remove it before. Rows carry checksums, and a directory is checked against its pack's id.
+ *
+ * Memory: a filter of the ids of all chunks (`IdFilter`), a few bytes each: nearly every chunk of a
+ * first backup is asked for here, and is not here.
  */
 import type { Database, Statement } from "bun:sqlite";
-import { idKey } from "../format/bytes.ts";
+import { fromHex, SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import { guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
+import { IdFilter } from "./id-filter.ts";
 import type { SegmentPack } from "../format/index-segment.ts";
 import { decodeDirectory, packIdOf } from "../format/pack.ts";
 import type { PackDirectory, SealedPack } from "../format/pack.ts";
@@ -38,10 +42,18 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS journal_chunk (
     id BLOB NOT NULL, pack INTEGER NOT NULL, frame INTEGER NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (id, pack)) STRICT, WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS journal_chunk_pack ON journal_chunk (pack);
+  DROP INDEX IF EXISTS journal_chunk_pack;
 `;
 
+const CHUNK_COLUMN_COUNT = 4;
+const INSERT_ROW_COUNT = 32;
+
+/** Ids that the filter is made for at first; it doubles when it is full. */
+const FILTER_ID_COUNT_MIN = 32 * 1024;
+
 type ChunkRow = { pack: number; frame: number; checksum: number };
+
+type ChunkValue = Uint8Array | number;
 
 /** What is kept in memory of a pack whose chunks were asked for. */
 type KnownPack = { id: string; birth: number; frameCount: number; operation: string };
@@ -55,10 +67,13 @@ export class PackJournal {
   readonly #database: Database;
   readonly #findChunk: Statement<ChunkRow, [Uint8Array]>;
   readonly #findPack: Statement<KnownPack, [number]>;
-  readonly #insertChunk: Statement<null, [Uint8Array, number, number, number]>;
+  readonly #insertChunks: Statement<null, ChunkValue[]>;
+  readonly #insertChunk: Statement<null, ChunkValue[]>;
   /** By number; emptied whenever a pack changes. */
   readonly #known = new Map<number, KnownPack | null>();
   #packCount: number;
+  /** Of all chunks here; made when somebody asks. */
+  #filter: IdFilter | undefined;
 
   constructor(catalog: Pick<Catalog, "database">) {
     this.#database = catalog.database;
@@ -70,9 +85,8 @@ export class PackJournal {
       `SELECT id, birth, frame_count AS frameCount, operation FROM journal_pack
        WHERE number = ?`,
     );
-    this.#insertChunk = this.#database.query(
-      "INSERT OR IGNORE INTO journal_chunk (id, pack, frame, checksum) VALUES (?, ?, ?, ?)",
-    );
+    this.#insertChunks = this.#database.query(insertChunksSql(INSERT_ROW_COUNT));
+    this.#insertChunk = this.#database.query(insertChunksSql(1));
     this.#packCount = this.#countPacks();
   }
 
@@ -98,22 +112,25 @@ export class PackJournal {
         sealed.directoryBytes,
         operation,
       );
-      for (const [frame, { chunks }] of directory.frames.entries()) {
-        for (const { id } of chunks) {
-          const checksum = chunkChecksum(id, sealed.id, frame);
-          this.#insertChunk.run(id, row!.number, frame, checksum);
-        }
-      }
+      this.#addChunks({ id: sealed.id, number: row!.number, directory });
     })();
     this.#packCount += 1;
   }
 
+  /** False if the chunk is surely not here; asks SQLite at most the first time. */
+  mayHave(id: Uint8Array): boolean {
+    if (this.#packCount === 0) return false;
+    if (this.#filter === undefined || this.#filter.isFull) this.#filter = this.#makeFilter();
+    return this.#filter.mayHave(id);
+  }
+
   /** A place of a chunk; rows with a wrong checksum are none. */
   find(id: Uint8Array): JournalPlace | undefined {
-    if (this.#packCount === 0) return undefined;
+    if (!this.mayHave(id)) return undefined;
     for (const row of guardRead(() => this.#findChunk.all(id))) {
       const pack = this.#packOf(row.pack);
-      if (pack === null || row.checksum !== chunkChecksum(id, pack.id, row.frame)) continue;
+      if (pack === null) continue;
+      if (row.checksum !== chunkChecksum(id, fromHex(pack.id), row.frame)) continue;
       const { birth, frameCount, operation } = pack;
       return { pack: pack.id, birth, frame: row.frame, frameCount, operation };
     }
@@ -178,23 +195,59 @@ export class PackJournal {
 
   /** Drops what may be gone by now: packs born at or below the floor. */
   dropBelow(floor: number): void {
-    this.#drop("birth <= ?", floor);
+    this.#drop("birth <= ?", [floor]);
   }
 
-  /** Drops the packs of a segment that an entry names: the index has them now. */
-  dropSegment(segment: string): void {
-    this.#drop("segment = ?", segment);
+  /** Drops the packs of segments that an entry names: the index has them now. */
+  dropSegments(segments: readonly string[]): void {
+    this.#drop("segment = ?", segments);
   }
 
   /** Drops all packs of an operation. */
   dropOperation(operation: string): void {
-    this.#drop("operation = ?", operation);
+    this.#drop("operation = ?", [operation]);
   }
 
   /** Drops the packs that somebody knows by another way. */
   dropKnown(isKnown: (pack: string) => boolean): void {
     const rows = this.#database.query<{ id: string }, []>("SELECT id FROM journal_pack").all();
-    for (const { id } of rows) if (isKnown(id)) this.#drop("id = ?", id);
+    const known = rows.map(({ id }) => id).filter(isKnown);
+    this.#drop("id = ?", known);
+  }
+
+  #addChunks(pack: {
+    readonly id: string;
+    readonly number: number;
+    readonly directory: PackDirectory;
+  }): void {
+    const packId = fromHex(pack.id);
+    let pending: ChunkValue[] = [];
+    for (const [frame, { chunks }] of pack.directory.frames.entries()) {
+      for (const { id } of chunks) {
+        this.#filter?.add(id);
+        pending.push(id, pack.number, frame, chunkChecksum(id, packId, frame));
+        if (pending.length < INSERT_ROW_COUNT * CHUNK_COLUMN_COUNT) continue;
+        this.#insertChunks.run(...pending);
+        pending = [];
+      }
+    }
+    for (let index = 0; index < pending.length; index += CHUNK_COLUMN_COUNT) {
+      this.#insertChunk.run(...pending.slice(index, index + CHUNK_COLUMN_COUNT));
+    }
+  }
+
+  #makeFilter(): IdFilter {
+    return guardRead(() => {
+      const count = this.#database
+        .query<{ count: number }, []>("SELECT count(*) AS count FROM journal_chunk")
+        .get()?.count;
+      const filter = new IdFilter(Math.max(FILTER_ID_COUNT_MIN, 2 * (count ?? 0)));
+      const rows = this.#database
+        .query<{ id: Uint8Array }, []>("SELECT id FROM journal_chunk")
+        .iterate();
+      for (const { id } of rows) filter.add(id);
+      return filter;
+    });
   }
 
   #packOf(number: number): KnownPack | null {
@@ -213,17 +266,29 @@ export class PackJournal {
     return row?.count ?? 0;
   }
 
-  #drop(where: "birth <= ?" | "segment = ?" | "operation = ?" | "id = ?", value: string | number) {
+  #drop(
+    where: "birth <= ?" | "segment = ?" | "operation = ?" | "id = ?",
+    values: readonly (string | number)[],
+  ): void {
+    if (values.length === 0 || this.#packCount === 0) return;
     this.#database.transaction(() => {
-      this.#database.run(
-        `DELETE FROM journal_chunk WHERE pack IN (SELECT number FROM journal_pack WHERE ${where})`,
-        [value],
+      const remove = this.#database.query<null, [string | number]>(
+        `DELETE FROM journal_pack WHERE ${where}`,
       );
-      this.#database.run(`DELETE FROM journal_pack WHERE ${where}`, [value]);
+      for (const value of values) remove.run(value);
+      this.#database.run(
+        "DELETE FROM journal_chunk WHERE pack NOT IN (SELECT number FROM journal_pack)",
+      );
     })();
     this.#known.clear();
+    this.#filter = undefined;
     this.#packCount = this.#countPacks();
   }
+}
+
+function insertChunksSql(rowCount: number): string {
+  const rows = Array.from({ length: rowCount }, () => "(?, ?, ?, ?)").join(", ");
+  return `INSERT OR IGNORE INTO journal_chunk (id, pack, frame, checksum) VALUES ${rows}`;
 }
 
 function openRow(row: PackRow): JournalPack | undefined {
@@ -242,7 +307,13 @@ function openRow(row: PackRow): JournalPack | undefined {
   return { pack, directory };
 }
 
+const checksumInput = new Uint8Array(2 * SHA256_SIZE_BYTES + 4);
+const checksumView = new DataView(checksumInput.buffer);
+
 /** 32 bits: SQLite keeps numbers, and a wrong row must also lead to a pack that exists. */
-function chunkChecksum(id: Uint8Array, pack: string, frame: number): number {
-  return Bun.hash.xxHash32(`${idKey(id)}${pack}${frame}`);
+function chunkChecksum(id: Uint8Array, packId: Uint8Array, frame: number): number {
+  checksumInput.set(id, 0);
+  checksumInput.set(packId, SHA256_SIZE_BYTES);
+  checksumView.setUint32(2 * SHA256_SIZE_BYTES, frame);
+  return Bun.hash.xxHash32(checksumInput);
 }

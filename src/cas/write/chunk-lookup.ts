@@ -43,8 +43,14 @@ export class ChunkLookup {
     this.#operation = options.operation;
   }
 
+  /** False if the chunk is surely not in the site; does not ask the catalog. */
+  mayFind(id: Uint8Array): boolean {
+    return !this.#index.isEmpty || this.#journal.mayHave(id);
+  }
+
   /** The best place of a chunk; a journaled pack becomes one of this operation. */
   find(id: Uint8Array): FoundPlace | undefined {
+    if (!this.mayFind(id)) return undefined;
     const state = this.#state();
     let retired: FoundPlace | undefined;
     for (const { pack, birth, frame } of this.#index.find(id)) {

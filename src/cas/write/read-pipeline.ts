@@ -193,15 +193,17 @@ export class ReadPipeline {
   #lookUp(owned: readonly OwnedChunk[]): OwnedChunk[] {
     const { lookup, database } = this.#context;
     const unknown: OwnedChunk[] = [];
-    // One transaction: taking SQLite's locks for each question would cost more than the answers.
-    database.transaction(() => {
+    const lookUp = (): void => {
       for (const chunk of owned) {
         if (lookup.isUnderWay(chunk.id) || lookup.use(chunk.id)) continue;
         // Entered before the claim, so that no other batch of ours claims it meanwhile.
         lookup.begin(chunk.id);
         unknown.push(chunk);
       }
-    })();
+    };
+    // One transaction: taking SQLite's locks for each question would cost more than the answers.
+    if (owned.some(({ id }) => lookup.mayFind(id))) database.transaction(lookUp)();
+    else lookUp();
     return unknown;
   }
 

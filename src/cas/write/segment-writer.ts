@@ -72,9 +72,8 @@ export class SegmentWriter {
       { operation: this.#operation, ...this.#call },
     );
     await this.#repository.catchUp(this.#signal);
-    for (const { id } of segments) {
-      if (this.#repository.index.hasSegment(id)) this.#journal.dropSegment(id);
-    }
+    const named = segments.filter(({ id }) => this.#repository.index.hasSegment(id));
+    this.#journal.dropSegments(named.map(({ id }) => id));
     this.#unnamed = [];
   }
 
