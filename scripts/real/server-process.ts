@@ -111,11 +111,12 @@ export async function until(
   what: string,
   timeoutMs: number,
   isTrue: () => boolean | Promise<boolean>,
+  pollMs = POLL_MS * 5,
 ): Promise<void> {
   const endMs = performance.now() + timeoutMs;
   while (!(await isTrue())) {
     if (performance.now() > endMs) throw new Error(`not in ${timeoutMs / 1000} s: ${what}`);
-    await Bun.sleep(POLL_MS * 5);
+    await Bun.sleep(pollMs);
   }
 }
 

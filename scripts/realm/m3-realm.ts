@@ -27,6 +27,7 @@ import type { M3Ports, M3Settings } from "./m3-settings.ts";
 
 const STATE_FILE = "realm.json";
 const UP_MS_MAX = 120_000;
+const FILES_POLL_MS = 500;
 const STOP_MS_MAX = 30_000;
 
 /** What to make. */
@@ -339,7 +340,8 @@ export class M3Realm implements AsyncDisposable {
     isTrue: (files: M3Files) => boolean,
     timeoutMs = UP_MS_MAX,
   ): Promise<void> {
-    await until(`node ${number}: ${what}`, timeoutMs, () => isTrue(this.files(number)));
+    const isReached = () => isTrue(this.files(number));
+    await until(`node ${number}: ${what}`, timeoutMs, isReached, FILES_POLL_MS);
   }
 
   /** What a node has logged. */
