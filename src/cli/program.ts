@@ -151,7 +151,7 @@ function addMaintenance(program: Command, act: Acting): void {
     .command("verify")
     .argument("[backup]", "name or id; all if left out")
     .description("check that all a backup needs is there (-c FILE: straight from the site)")
-    .option("--deep", "read and check every byte")
+    .option("--deep", "read and check every byte, and what the database itself can check")
     .action(act(async () => (await import("./command-verify.ts")).verify));
 }
 

@@ -11,7 +11,10 @@ const NAMES_SHOWN = 5;
 export function describeVerification(report: VerifyReport): string {
   const { backups, packs, packBytes, segments, entries, deep, problems, problemCount } = report;
   const read = deep ? "every byte read" : "every object asked for; --deep reads every byte";
-  const head = `${count(backups.length)} backups, ${count(packs)} packs of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries`;
+  const { sharesProved = 0 } = report;
+  const shares = `, ${count(sharesProved)} shares proved by the database's own checksums`;
+  const proved = sharesProved === 0 ? "" : shares;
+  const head = `${count(backups.length)} backups, ${count(packs)} packs of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries${proved}`;
   if (report.ok) return `${head}\nNothing is wrong.`;
   const shown = problems.slice(0, PROBLEMS_SHOWN);
   const lines = shown.flatMap(({ object, message, files, fileCount, backups: hit }) => {

@@ -6,6 +6,7 @@ import { AppError } from "../base/error.ts";
 import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/clean/backup-marks.ts";
 import { planCleanup, runCleanup } from "../cas/clean/cleanup.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
+import { newestComplete } from "../cas/log/state.ts";
 import type { VerifyReport } from "../cas/read/verify.ts";
 import { verifyRepository } from "../cas/read/verify.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
@@ -13,6 +14,7 @@ import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
 import { withSoundIndex } from "./sound-index.ts";
+import { verifyShares } from "./verify-shares.ts";
 
 /** How a cleanup may be asked for. */
 export type CleanupRequest = {
@@ -97,7 +99,14 @@ export async function runVerifyOperation(
     await repository.rebuildIndex(signal);
     report = await verify();
   }
-  return report as unknown as JsonValue;
+  const proved = await verifyShares(report, {
+    repository,
+    source: parts.openSource(),
+    backup: backups?.[0] ?? newestComplete(state, config.cluster),
+    signal,
+    onNode: (node) => context.progress({ phase: `checksums of ${node}` }),
+  });
+  return proved as unknown as JsonValue;
 }
 
 /** Forgets, brings back, pins or unpins backups, all or none found by name first. */

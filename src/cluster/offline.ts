@@ -11,6 +11,7 @@ import { archiveBackup } from "../cas/read/archive-backup.ts";
 import { Catalog } from "../cas/catalog/catalog.ts";
 import { ChunkSource } from "../cas/read/chunk-source.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
+import { newestComplete } from "../cas/log/state.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
 import { Repository } from "../cas/log/repository.ts";
@@ -21,6 +22,7 @@ import { verifyRepository } from "../cas/read/verify.ts";
 import type { Site } from "../sites/site.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf, summarize } from "./backup-summary.ts";
+import { verifyShares } from "./verify-shares.ts";
 
 const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
 
@@ -133,15 +135,24 @@ export class Offline implements Disposable {
     const { state } = this.#repository;
     const { cluster, signal } = this.#options;
     const source = this.#openSource();
-    return await verifyRepository({
+    const backup =
+      how.backup === undefined
+        ? undefined
+        : findBackup(state, how.backup, cluster, { forgotten: true });
+    const report = await verifyRepository({
       repository: this.#repository,
       source,
       deep: how.deep,
-      ...(how.backup === undefined
-        ? {}
-        : { backups: [findBackup(state, how.backup, cluster, { forgotten: true })] }),
+      ...(backup === undefined ? {} : { backups: [backup] }),
       ...(signal === undefined ? {} : { signal }),
       onProgress: (progress: object) => how.onProgress?.(progress),
+    });
+    return await verifyShares(report, {
+      repository: this.#repository,
+      source,
+      backup: backup ?? newestComplete(state, cluster),
+      signal,
+      onNode: (node) => how.onProgress?.({ phase: `checksums of ${node}` }),
     });
   }
 

@@ -96,7 +96,7 @@ test.each<[string, RestoreRequest, RestoreChoice, Record<string, string>]>([
       expected.set(`${phase} ${node}`, { ...choice, from: share });
     }
   }
-  for (const { where, restore } of told) expect(restore, where).toEqual(expected.get(where)!);
+  for (const { where, restore } of told) expect(restore, where).toEqual(expected.get(where));
   expect(new Set(told.map(({ where }) => where))).toEqual(new Set(expected.keys()));
   // A node's phase behind `place` has what the cluster's phase before it left.
   expect(inputs).toEqual(Object.keys(from).map(() => "thought"));

@@ -12,7 +12,9 @@ export type VerifyFault =
   /** It is there, and the backup's lists do not name it: a cleanup may remove it. */
   | "unlisted"
   /** It is on its way out, though a listed backup needs it. */
-  | "retired";
+  | "retired"
+  /** Its bytes are what was stored, and not what the database's own checksum says. */
+  | "content";
 
 /** One thing that is wrong. */
 export type VerifyProblem = {

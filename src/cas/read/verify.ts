@@ -51,6 +51,8 @@ export type VerifyReport = {
   /** At most a thousand; all of them are counted. */
   readonly problems: readonly VerifyProblem[];
   readonly problemCount: number;
+  /** Shares that the product proved by the database's own checksums. */
+  readonly sharesProved?: number;
 };
 
 /**
