@@ -17,6 +17,7 @@ import { pathFromText } from "../src/base/path.ts";
 import { realRandom } from "../src/base/random.ts";
 import { BACKUP_SETTINGS_DEFAULT } from "../src/cas/write/backup-settings.ts";
 import type { ChunkerSettings } from "../src/cas/format/chunker.ts";
+import { openWorkerLanes } from "../src/cas/read/restore-lanes.ts";
 import { decodeFrameAside } from "../src/cas/format/frame-decoder.ts";
 import { openPlane } from "../src/cas/write/plane.ts";
 import { Repository } from "../src/cas/log/repository.ts";
@@ -114,6 +115,7 @@ async function runMember(
     }),
     version: "0.0.0",
     decode: decodeFrameAside,
+    openLanes: openWorkerLanes,
     openPlane: () => openPlane(doors, chunkerOf(opened.repository), config.backup),
   });
   member = opened;

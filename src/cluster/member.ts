@@ -12,6 +12,7 @@ import { archiveBackup } from "../cas/read/archive-backup.ts";
 import { Catalog } from "../cas/catalog/catalog.ts";
 import { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { FrameDecoder } from "../cas/format/frame-decoder.ts";
+import type { OpenLanes } from "../cas/read/restore-lanes.ts";
 import type { DataPlane } from "../cas/write/plane.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
@@ -46,6 +47,8 @@ export type MemberOptions = {
   readonly version: string;
   /** The write path: workers, or inline in the simulator. */
   readonly openPlane: () => DataPlane;
+  /** The threads of a restore; in this one, as in the simulator, unless told. */
+  readonly openLanes?: OpenLanes;
   /** How frames are decoded; in line, as in the simulator, unless told. */
   readonly decode?: FrameDecoder;
   readonly signal?: AbortSignal;

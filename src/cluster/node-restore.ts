@@ -102,6 +102,7 @@ export async function placeOnNode(
       extra: input.paths.length === 0 ? target.extra : "keep",
       captureFolders: [parts.config.scratchFolder],
       ...(target.group === undefined ? {} : { restoreOrder: target.group }),
+      ...(parts.openLanes === undefined ? {} : { openLanes: parts.openLanes }),
       signal,
       onFile: (record, stat) => rows.add(record, stat),
       pause: () => parts.doors.clock.sleep(0, signal),

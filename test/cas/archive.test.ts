@@ -18,7 +18,7 @@ import { archiveFiles } from "../../src/cas/read/archive.ts";
 import type { FileRecord } from "../../src/cas/format/listing.ts";
 import { encodeRecord } from "../../src/cas/format/listing.ts";
 import { readManifest } from "../../src/cas/format/manifest.ts";
-import type { RestoreSource } from "../../src/cas/read/restore-options.ts";
+import type { ContentSource } from "../../src/cas/read/restore-options.ts";
 import { TreeWriter } from "../../src/cas/format/tree.ts";
 import { noise } from "./noise.ts";
 import type { TestFile, TestNodes } from "./repository-builder.ts";
@@ -316,7 +316,7 @@ describe.each(["zip", "tar"] as const)("as %s", (format) => {
 
   test("ends with an error where a chunk is damaged, not with a shorter archive", async () => {
     using prepared = await prepareArchive({ a: { data: nameable() } });
-    const source: RestoreSource = {
+    const source: ContentSource = {
       fetch: (...given) => prepared.options.source.fetch(...given),
       fetchMany: (...given) => prepared.options.source.fetchMany(...given),
     };
@@ -385,7 +385,7 @@ function endless(sizeBytes: number) {
     return { ...largeFile(path, sizeBytes / count), content } as FileRecord;
   });
   const claimed = claim(records);
-  const source: RestoreSource = {
+  const source: ContentSource = {
     fetch: claimed.source.fetch,
     async fetchMany(refs, onChunk, signal) {
       fetched.running += 1;
@@ -423,7 +423,7 @@ function claim(records: readonly FileRecord[]) {
     return id;
   });
   for (const record of records) tree.add(record.path, encodeRecord(record));
-  const source: RestoreSource = {
+  const source: ContentSource = {
     fetch: async (id) => {
       const bytes = nodes.get(toHex(id));
       if (bytes === undefined) throw new Error("nobody has these contents");

@@ -8,7 +8,7 @@ import type { ArchiveEntry } from "./archive-entry.ts";
 import { idKey } from "../format/bytes.ts";
 import type { ChunkRef } from "../format/listing.ts";
 import { readChunkRefs } from "./restore-content.ts";
-import type { RestoreSource } from "./restore-options.ts";
+import type { ContentSource } from "./restore-options.ts";
 
 /** What one window holds at most, but for its last chunk. */
 export const WINDOW_SIZE_BYTES = 8 * 1024 * 1024;
@@ -26,7 +26,7 @@ type PlannedStep =
 
 /** What it takes to read contents. */
 export type ReadContentsOptions = {
-  readonly source: RestoreSource;
+  readonly source: ContentSource;
   readonly signal?: AbortSignal | undefined;
 };
 

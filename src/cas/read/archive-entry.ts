@@ -12,7 +12,7 @@ import type { PathFilter } from "./file-filter.ts";
 import { compileFilter, everyPath } from "./file-filter.ts";
 import type { FileRecord } from "../format/listing.ts";
 import { OpenPaths } from "../write/open-paths.ts";
-import type { RestoreSource } from "./restore-options.ts";
+import type { ContentSource } from "./restore-options.ts";
 import { Selection } from "./restore-records.ts";
 import type { TreeRoot } from "../format/tree.ts";
 
@@ -26,7 +26,7 @@ export type ArchiveVolume = {
 /** What to put into an archive. */
 export type ArchiveSelection = {
   readonly volumes: readonly ArchiveVolume[];
-  readonly source: RestoreSource;
+  readonly source: ContentSource;
   /** Globs of paths relative to a volume's root; none means everything. */
   readonly paths?: readonly string[];
   /** When the folders of nodes and volumes were changed, of which nothing is recorded. */

@@ -88,12 +88,8 @@ export class ChunkSource {
     onChunk: ChunkTaker,
     signal?: AbortSignal,
   ): Promise<void> {
-    const { index } = this.#options;
-    const look = (): Map<string, WantedFrame> => this.#wantedFrames(refs);
-    const frames = index.together === undefined ? look() : index.together(look);
-    const ranges = planRanges([...frames.values()]);
     await forEachConcurrent(
-      ranges,
+      this.planRanges(refs),
       this.#options.concurrency,
       async (range, innerSignal) => {
         const failed = await this.#readRange(range, onChunk, innerSignal);
@@ -104,6 +100,28 @@ export class ChunkSource {
       },
       signal,
     );
+  }
+
+  /** Requests at once, over all calls. */
+  get concurrency(): number {
+    return this.#options.concurrency;
+  }
+
+  /**
+   * The ranges of packs that hold these chunks, in the order of packs; for whoever decodes and
+   * checks elsewhere, and asks `fetch` for what turns out to be damaged.
+   */
+  planRanges(refs: readonly ChunkRef[]): ChunkRange[] {
+    const { index } = this.#options;
+    const look = (): Map<string, WantedFrame> => this.#wantedFrames(refs);
+    const frames = index.together === undefined ? look() : index.together(look);
+    return planRanges([...frames.values()]);
+  }
+
+  /** The bytes of a range, as stored and unchecked; undefined if the pack is gone. */
+  async readRange(range: ChunkRange, signal?: AbortSignal): Promise<Uint8Array | undefined> {
+    const offset = range.frames[0]?.place.frameOffset ?? 0;
+    return await this.#get(range.key, { offset, length: rangeEnd(range.frames) - offset }, signal);
   }
 
   /** All places of a chunk, best first; never empty. */
@@ -127,7 +145,7 @@ export class ChunkSource {
       const place = this.#places(ref)[0];
       assert(place !== undefined);
       const key = frameKey(place);
-      const frame = frames.get(key) ?? { key, place, chunks: new Map<string, WantedChunk>() };
+      const frame = frames.get(key) ?? { key, place, chunks: new Map<string, RangeChunk>() };
       frames.set(key, frame);
       const chunkKey = idKey(ref.id);
       const chunk = frame.chunks.get(chunkKey);
@@ -139,11 +157,11 @@ export class ChunkSource {
 
   /** Hands out the chunks of a range; returns those that it could not. */
   async #readRange(
-    range: PackRange,
+    range: ChunkRange,
     onChunk: ChunkTaker,
     signal: AbortSignal,
-  ): Promise<WantedChunk[]> {
-    const failed: WantedChunk[] = [];
+  ): Promise<RangeChunk[]> {
+    const failed: RangeChunk[] = [];
     const cached = new Map(range.frames.map(({ key }) => [key, this.#cache.get(key)]));
     const missing = range.frames.filter(({ key }) => cached.get(key) === undefined);
     const first = missing[0]?.place.frameOffset ?? 0;
@@ -249,25 +267,26 @@ type Loading = {
 };
 
 /** One chunk that is wanted for some refs. */
-type WantedChunk = {
+type RangeChunk = {
   readonly id: Uint8Array;
   readonly place: ChunkPlace;
   readonly indexes: number[];
 };
 
-type WantedFrame = {
+/** One frame of a range. */
+export type WantedFrame = {
   readonly key: string;
   /** Of any of its chunks: the frame is what counts. */
   readonly place: ChunkPlace;
-  readonly chunks: Map<string, WantedChunk>;
+  readonly chunks: Map<string, RangeChunk>;
 };
 
 /** Frames of one pack that are read with one request. */
-type PackRange = { readonly key: string; readonly frames: WantedFrame[] };
+export type ChunkRange = { readonly key: string; readonly frames: WantedFrame[] };
 
 /** Frames that lie close to each other, as ranges; in the order of packs and offsets. */
-function planRanges(frames: WantedFrame[]): PackRange[] {
-  const ranges: PackRange[] = [];
+function planRanges(frames: WantedFrame[]): ChunkRange[] {
+  const ranges: ChunkRange[] = [];
   for (const frame of frames.toSorted((one, other) => compareFrames(one.place, other.place))) {
     const key = packKey(frame.place.pack, frame.place.birth);
     const range = ranges.at(-1);
@@ -277,7 +296,7 @@ function planRanges(frames: WantedFrame[]): PackRange[] {
   return ranges;
 }
 
-function fitsRange(range: PackRange, place: ChunkPlace): boolean {
+function fitsRange(range: ChunkRange, place: ChunkPlace): boolean {
   const start = range.frames[0]?.place.frameOffset ?? 0;
   const gapBytes = place.frameOffset - rangeEnd(range.frames);
   const sizeBytes = place.frameOffset + place.storedLength - start;

@@ -7,9 +7,17 @@ import type { FileStat, FileSystem } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
 import { parentPath } from "../../base/path.ts";
 import type { FileRecord } from "../format/listing.ts";
-import type { OwnerPolicy } from "./restore-options.ts";
+
+/** Whom restored files belong to: as recorded, as the directory they are put in, or as it comes. */
+export type OwnerPolicy = "recorded" | "parent" | "none";
 
 type Owner = { readonly uid: number; readonly gid: number };
+
+/** What is set of a record. */
+type Restorable = Pick<FileRecord, "type" | "mode" | "uid" | "gid" | "mtimeNs" | "xattrs">;
+
+/** What is there already; a time that is not known is set in any case. */
+type Present = Owner & { readonly mode: number; readonly mtimeNs: bigint | undefined };
 
 const RUN_AS_BITS = 0o6000;
 
@@ -20,6 +28,8 @@ export class RestoreAttributes {
   readonly #files: FileSystem;
   readonly #policy: OwnerPolicy;
   #lastParent: { readonly path: string; readonly owner: Owner } | undefined;
+  /** How files begin in the directory where the last one was made. */
+  #newcomer: { readonly parent: string; readonly present: Present } | undefined;
 
   constructor(files: FileSystem, policy: OwnerPolicy) {
     this.#files = files;
@@ -27,13 +37,31 @@ export class RestoreAttributes {
   }
 
   /** Gives what we have just made its attributes; whoever has it open can tell what it has. */
-  give(path: string, record: FileRecord, known?: FileStat): void {
-    const stat = known ?? this.#files.lstat(path);
+  give(path: string, record: Restorable): void {
+    const stat = this.#files.lstat(path);
     if (stat !== undefined) this.#set(path, record, stat, true);
   }
 
+  /**
+   * Gives a file that we have just made its attributes. All files that we make in one directory
+   * begin alike, so that only the first is looked at.
+   */
+  giveFile(path: string, record: Restorable, look: () => FileStat): void {
+    const parent = parentPath(path);
+    if (this.#newcomer?.parent !== parent) {
+      const { mode, uid, gid } = look();
+      this.#newcomer = { parent, present: { mode, uid, gid, mtimeNs: undefined } };
+    }
+    this.#set(path, record, this.#newcomer.present, true);
+  }
+
+  /** Looks again at how files begin: somebody may have changed their directory meanwhile. */
+  forgetDirectories(): void {
+    this.#newcomer = undefined;
+  }
+
   /** Mends what was there already; true if anything had to be. */
-  mend(path: string, record: FileRecord, stat: FileStat): boolean {
+  mend(path: string, record: Restorable, stat: FileStat): boolean {
     return this.#set(path, record, stat, false);
   }
 
@@ -43,7 +71,7 @@ export class RestoreAttributes {
     if (stat !== undefined) this.#setOwner(path, record, stat, true);
   }
 
-  #set(path: string, record: FileRecord, stat: FileStat, isNew: boolean): boolean {
+  #set(path: string, record: Restorable, stat: Present, isNew: boolean): boolean {
     let isChanged = this.#setXattrs(path, record, isNew);
     const owner = this.#setOwner(path, record, stat, isNew);
     isChanged ||= owner !== stat;
@@ -63,7 +91,7 @@ export class RestoreAttributes {
   }
 
   /** The owner afterwards: `stat` itself if nothing changed. */
-  #setOwner(path: string, record: Owner, stat: FileStat, isNew: boolean): Owner {
+  #setOwner(path: string, record: Owner, stat: Owner, isNew: boolean): Owner {
     const wanted = this.#wantedOwner(path, record, isNew);
     if (wanted === undefined) return stat;
     if (wanted.uid === stat.uid && wanted.gid === stat.gid) return stat;
@@ -86,7 +114,7 @@ export class RestoreAttributes {
     return this.#lastParent.owner;
   }
 
-  #setXattrs(path: string, record: FileRecord, isNew: boolean): boolean {
+  #setXattrs(path: string, record: Restorable, isNew: boolean): boolean {
     if (record.xattrs.size === 0 || record.type === "symlink") return false;
     const present = isNew ? undefined : this.#files.readXattrs(path);
     let isChanged = false;
@@ -112,7 +140,7 @@ export class RestoreAttributes {
   }
 }
 
-function modeFor(record: FileRecord, owner: Owner): number {
+function modeFor(record: Restorable, owner: Owner): number {
   const isOwned = owner.uid === record.uid && owner.gid === record.gid;
   return isOwned || record.type !== "file" ? record.mode : record.mode & ~RUN_AS_BITS;
 }

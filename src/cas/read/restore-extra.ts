@@ -3,18 +3,14 @@
  * of whole paths, side by side. Captures, other file systems and what belongs to the file system
  * itself are not looked at. Memory: the names of one directory for each level.
  */
-import type { FileStat, FileSystem, Random } from "../../base/doors.ts";
+import type { FileStat, FileSystem } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
-import { toHex } from "../../base/hex.ts";
 import { joinPath } from "../../base/path.ts";
 import type { FileRecord } from "../format/listing.ts";
 import { OpenPaths } from "../write/open-paths.ts";
 import { readListing } from "./restore-records.ts";
 import type { SelectionOptions } from "./restore-records.ts";
-
-/** How a restore calls a file until it is whole. */
-const TEMPORARY_PREFIX = ".astacus-restore-";
-const TEMPORARY_RANDOM_SIZE_BYTES = 8;
+import { isTemporaryName } from "./restore-temporary.ts";
 
 /** One path below the target. */
 export type FoundPath = { readonly path: string; readonly stat: FileStat };
@@ -27,16 +23,6 @@ export type ExtraOptions = Omit<SelectionOptions, "filter"> & {
   /** Told of each directory that may not be listed. */
   readonly onUnreadable?: (path: string, error: AppError) => void;
 };
-
-/** A name for a file that is not whole yet. */
-export function drawTemporaryName(random: Random): string {
-  return TEMPORARY_PREFIX + toHex(random.bytes(TEMPORARY_RANDOM_SIZE_BYTES));
-}
-
-/** True for a name that a restore, perhaps a dead one, has given. */
-export function isTemporaryName(name: string): boolean {
-  return name.startsWith(TEMPORARY_PREFIX);
-}
 
 /** What a removal tells, with absolute paths. */
 export type RemovalEvents = {

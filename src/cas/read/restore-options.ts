@@ -6,12 +6,14 @@ import type { FileStat, FileSystem, Random } from "../../base/doors.ts";
 import type { ChunkSource } from "./chunk-source.ts";
 import type { FileContent, FileRecord } from "../format/listing.ts";
 import type { TreeRoot } from "../format/tree.ts";
+import type { OwnerPolicy } from "./restore-attributes.ts";
+import type { OpenLanes } from "./restore-lanes.ts";
 
-/** Whom restored files belong to: as recorded, as the directory they are put in, or as it comes. */
-export type OwnerPolicy = "recorded" | "parent" | "none";
+/** What an archive needs of a ChunkSource. */
+export type ContentSource = Pick<ChunkSource, "fetch" | "fetchMany">;
 
 /** What a restore needs of a ChunkSource. */
-export type RestoreSource = Pick<ChunkSource, "fetch" | "fetchMany">;
+export type RestoreSource = Pick<ChunkSource, "fetch" | "planRanges" | "readRange" | "concurrency">;
 
 /** Tells what an existing file holds, if that is known without reading it. */
 export type KnownContents = {
@@ -63,6 +65,8 @@ export type RestoreRunOptions = RestoreOptions & {
   readonly known?: KnownContents;
   /** Called for each regular file when it is in place, kept ones included. */
   readonly onFile?: (record: FileRecord, stat: FileStat) => void;
+  /** Where chunks are decoded, checked and written; in this thread unless told. */
+  readonly openLanes?: OpenLanes;
   /** Lets other work go on; called after each stretch of work on the disk. */
   readonly pause?: () => Promise<void>;
 };

@@ -13,7 +13,7 @@ import { everyPath } from "./file-filter.ts";
 import type { FileRecord } from "../format/listing.ts";
 import { decodeRecord, pathOfRecord } from "../format/listing.ts";
 import { OpenPaths } from "../write/open-paths.ts";
-import type { RestoreSource } from "./restore-options.ts";
+import type { ChunkSource } from "./chunk-source.ts";
 import type { TreeRoot } from "../format/tree.ts";
 import { readTree } from "../format/tree.ts";
 
@@ -34,7 +34,7 @@ const IMPLIED_MODE = 0o755;
 /** Where to read a listing from, and what of it. */
 export type SelectionOptions = {
   readonly listing: TreeRoot;
-  readonly source: Pick<RestoreSource, "fetch">;
+  readonly source: Pick<ChunkSource, "fetch">;
   readonly filter: PathFilter;
   readonly signal?: AbortSignal | undefined;
 };

@@ -12,10 +12,11 @@ import type { FileRecord } from "../format/listing.ts";
 import { OpenPaths } from "../write/open-paths.ts";
 import { RestoreAttributes } from "./restore-attributes.ts";
 import { ContentComparer, isSameContent } from "./restore-content.ts";
-import { isTemporaryName, removeExtra } from "./restore-extra.ts";
+import { removeExtra } from "./restore-extra.ts";
 import type { RestoreResult, RestoreRunOptions } from "./restore-options.ts";
 import type { Survey } from "./restore-plan.ts";
 import type { RegularFile, SelectedRecord } from "./restore-records.ts";
+import { isTemporaryName } from "./restore-temporary.ts";
 import { RestoreWindow, WINDOW_SIZE_BYTES } from "./restore-window.ts";
 
 /** What nobody but the owner may enter, until the end of the restore. */
@@ -31,7 +32,7 @@ export async function executeRestore(
   options: RestoreRunOptions,
   survey: Survey,
 ): Promise<RestoreResult> {
-  const run = new RestoreRun(options);
+  using run = new RestoreRun(options);
   try {
     run.prepareTarget();
     const [first = 0] = survey.groups;
@@ -41,7 +42,7 @@ export async function executeRestore(
           await run.place(selected, { group, isFirst: group === first });
         await run.rest();
       }
-      await run.flush();
+      await run.drain();
     }
     if (options.extra === "remove" && compileFilter(options.filter) === everyPath) {
       await run.removeExtra();
@@ -53,14 +54,14 @@ export async function executeRestore(
     }
     run.finishLast(directories);
   } catch (thrown) {
-    run.abandon();
+    await run.abandon();
     throw thrown;
   }
   return run.result();
 }
 
 /** The state of one run. */
-class RestoreRun {
+class RestoreRun implements Disposable {
   readonly #options: RestoreRunOptions;
   readonly #attributes: RestoreAttributes;
   readonly #comparer: ContentComparer;
@@ -82,7 +83,7 @@ class RestoreRun {
   #temporariesRemoved = 0;
 
   constructor(options: RestoreRunOptions) {
-    const { files, source, random, ownerPolicy, signal } = options;
+    const { files, source, random, ownerPolicy, openLanes, signal } = options;
     this.#options = options;
     this.#attributes = new RestoreAttributes(files, ownerPolicy);
     this.#comparer = new ContentComparer(files, { source, signal });
@@ -90,8 +91,11 @@ class RestoreRun {
       files,
       source,
       random,
+      ownerPolicy,
+      openLanes,
       attributes: this.#attributes,
-      onPlaced: (record, path) => this.#onPlaced(record, path),
+      isStatWanted: options.onFile !== undefined,
+      onPlaced: (record, stat) => this.#onPlaced(record, stat),
       signal,
     });
   }
@@ -126,8 +130,15 @@ class RestoreRun {
     if (this.#window.isFull) await this.flush();
   }
 
+  /** Begins to put a window of files in place. */
   async flush(): Promise<void> {
     await this.#window.flush();
+    await this.rest(WINDOW_SIZE_BYTES);
+  }
+
+  /** Puts everything in place that was taken. */
+  async drain(): Promise<void> {
+    await this.#window.drain();
     await this.rest(WINDOW_SIZE_BYTES);
   }
 
@@ -161,8 +172,12 @@ class RestoreRun {
     await this.#options.pause?.();
   }
 
-  abandon(): void {
-    this.#window.abandon();
+  async abandon(): Promise<void> {
+    await this.#window.abandon();
+  }
+
+  [Symbol.dispose](): void {
+    this.#window[Symbol.dispose]();
   }
 
   result(): RestoreResult {
@@ -229,11 +244,10 @@ class RestoreRun {
       this.#mendFile(path, record, stat);
       this.#filesKept += 1;
       this.#bytesKept += record.sizeBytes;
-      this.#reportFile(record, path);
+      this.#reportFile(record, this.#options.files.lstat(path));
       return;
     }
-    if (this.#window.isLarge(record)) await this.#window.placeLarge(record, path);
-    else await this.#window.add(record, path);
+    await this.#window.add(record, path);
   }
 
   async #isInPlace(path: string, record: RegularFile, stat: FileStat): Promise<boolean> {
@@ -277,19 +291,16 @@ class RestoreRun {
     this.#window.addLink(record, this.#pathOf(record.path), this.#pathOf(record.target));
   }
 
-  #onPlaced(record: FileRecord, path: string): void {
+  #onPlaced(record: FileRecord, stat: FileStat | undefined): void {
     if (record.type !== "file") return;
     this.#filesWritten += 1;
     this.#bytesWritten += record.sizeBytes;
-    this.#reportFile(record, path);
+    this.#reportFile(record, stat);
   }
 
-  #reportFile(record: RegularFile, path: string): void {
-    const { files, onFile, onProgress } = this.#options;
-    if (onFile !== undefined) {
-      const stat = files.lstat(path);
-      if (stat !== undefined) onFile(record, stat);
-    }
+  #reportFile(record: RegularFile, stat: FileStat | undefined): void {
+    const { onFile, onProgress } = this.#options;
+    if (stat !== undefined) onFile?.(record, stat);
     onProgress?.({
       files: this.#filesWritten + this.#filesKept,
       bytes: this.#bytesWritten + this.#bytesKept,

@@ -1,56 +1,64 @@
 /**
- * Files on their way into place. Each is written under a temporary name beside its place, chunk by
- * chunk as verified bytes arrive in the order of packs, then gets its attributes, is synced and
- * renamed; the directories are synced once for the whole window. So a path holds either what was
- * there before or the whole file, whatever happens. Memory: the chunk ids of one window
- * (WINDOW_CHUNK_COUNT_MAX); contents pass through. Open files: OPEN_FILE_COUNT_MAX.
+ * Files on their way into place, a window of them at a time. Each is written under a temporary name
+ * beside its place, chunk by chunk as verified bytes arrive in the order of packs, then gets its
+ * attributes, is synced and renamed; the directories are synced once for the whole window. So a path
+ * holds either what was there before or the whole file, whatever happens. While one window is at
+ * work the next is gathered. Memory: the chunk ids of two windows (WINDOW_CHUNK_COUNT_MAX each) and
+ * the ranges that are on their way (JOB_COUNT_MAX); contents pass through.
  */
 import assert from "node:assert/strict";
 import type { FileStat, FileSystem, Random } from "../../base/doors.ts";
 import { joinPath, parentPath } from "../../base/path.ts";
-import { idKey } from "../format/bytes.ts";
+import { forEachConcurrent } from "../../base/semaphore.ts";
+import { damagedError, idKey } from "../format/bytes.ts";
 import type { ChunkRef, FileRecord } from "../format/listing.ts";
-import type { RestoreAttributes } from "./restore-attributes.ts";
+import type { OwnerPolicy, RestoreAttributes } from "./restore-attributes.ts";
 import { readChunkRefs } from "./restore-content.ts";
-import { drawTemporaryName } from "./restore-extra.ts";
+import { assignFiles, planJob } from "./restore-job.ts";
+import type { PlannedJob, WantedChunk, WindowFile } from "./restore-job.ts";
+import { decodeStat, RestoreLaneCore } from "./restore-lane.ts";
+import type { LaneOutcome, Published } from "./restore-lane.ts";
+import type { OpenLanes, RestoreLane, RestoreLanes } from "./restore-lanes.ts";
 import type { RestoreSource } from "./restore-options.ts";
 import type { RegularFile } from "./restore-records.ts";
+import { drawTemporaryPrefix, temporaryName } from "./restore-temporary.ts";
+import { ignoreFailure } from "./restore-writer.ts";
 
 /** What one window holds at most; a larger file passes through several of its own. */
 export const WINDOW_SIZE_BYTES = 64 * 1024 * 1024;
 const WINDOW_FILE_COUNT_MAX = 4096;
 const WINDOW_CHUNK_COUNT_MAX = 65_536;
-const OPEN_FILE_COUNT_MAX = 256;
 
-/** Runs of zeros are found in steps of this size: a hole of less saves nothing on most disks. */
-const HOLE_SIZE_BYTES = 4096;
-const ZEROS = new Uint8Array(HOLE_SIZE_BYTES);
+/** A window of less is done here: other threads would take longer to start. */
+const LANES_SIZE_BYTES_MIN = 4 * 1024 * 1024;
+const LANES_FILE_COUNT_MIN = 512;
 
 /** What a window works with. */
 export type WindowOptions = {
   readonly files: FileSystem;
   readonly source: RestoreSource;
   readonly random: Random;
+  readonly ownerPolicy: OwnerPolicy;
   readonly attributes: RestoreAttributes;
+  readonly openLanes?: OpenLanes | undefined;
+  /** True if `onPlaced` wants to know what a file looks like in its place. */
+  readonly isStatWanted: boolean;
   /** Told of each file that is in place and durable. */
-  readonly onPlaced: (record: FileRecord, path: string) => void;
+  readonly onPlaced: (record: FileRecord, stat: FileStat | undefined) => void;
   readonly signal?: AbortSignal | undefined;
-};
-
-/** A file under its temporary name. */
-type OpenFile = {
-  readonly record: RegularFile;
-  readonly path: string;
-  readonly temporary: string;
-  isCreated: boolean;
-  /** Bytes that have not come yet. */
-  missingBytes: number;
 };
 
 type Link = { readonly record: FileRecord; readonly path: string; readonly existing: string };
 
-/** One chunk and all places that want it. */
-type Wanted = { readonly ref: ChunkRef; readonly places: { file: OpenFile; offset: number }[] };
+/** What is gathered, and then done together. */
+type Batch = {
+  readonly number: number;
+  readonly files: WindowFile[];
+  readonly links: Link[];
+  readonly wanted: Map<string, WantedChunk>;
+  sizeBytes: number;
+  placeCount: number;
+};
 
 /**
  * Gathers files and puts them in place together.
@@ -58,72 +66,63 @@ type Wanted = { readonly ref: ChunkRef; readonly places: { file: OpenFile; offse
  * @example
  * window.add(record, path);
  * if (window.isFull) await window.flush();
+ * await window.drain();
  */
-export class RestoreWindow {
+export class RestoreWindow implements Disposable {
   fetchedBytes = 0;
   readonly #options: WindowOptions;
-  #files: OpenFile[] = [];
-  #links: Link[] = [];
-  #wanted = new Map<string, Wanted>();
-  #sizeBytes = 0;
-  #placeCount = 0;
+  readonly #prefix: string;
+  /** Does what is small, what several jobs share, and what jobs could not. */
+  readonly #own: RestoreLaneCore;
+  readonly #lanes: RestoreLanes | undefined;
+  /** Jobs that each lane has. */
+  readonly #busy = new Map<RestoreLane, number>();
+  #batch = newBatch(0);
+  /** The window before, until it is in place. */
+  #working: Promise<void> | undefined;
+  #nameCount = 0;
   /** Directories in which names changed. */
   readonly #changed = new Set<string>();
-  /** Files that are being written, by use, the latest last. */
-  readonly #handles = new Map<OpenFile, number>();
-  /** Files that are written and wait to be synced together. */
-  #written: number[] = [];
-  #isAbandoned = false;
 
   constructor(options: WindowOptions) {
+    const { files, ownerPolicy, openLanes } = options;
     this.#options = options;
+    this.#prefix = drawTemporaryPrefix(options.random);
+    const settings = { ownerPolicy, prefix: this.#prefix };
+    this.#own = new RestoreLaneCore(files, settings);
+    this.#lanes = openLanes?.(settings);
+    for (const lane of this.#lanes?.lanes ?? []) this.#busy.set(lane, 0);
   }
 
   get isFull(): boolean {
+    const { sizeBytes, files, links, placeCount } = this.#batch;
     return (
-      this.#sizeBytes >= WINDOW_SIZE_BYTES ||
-      this.#files.length + this.#links.length >= WINDOW_FILE_COUNT_MAX ||
+      sizeBytes >= WINDOW_SIZE_BYTES ||
+      files.length + links.length >= WINDOW_FILE_COUNT_MAX ||
       this.#changed.size >= WINDOW_FILE_COUNT_MAX ||
-      this.#placeCount >= WINDOW_CHUNK_COUNT_MAX
+      placeCount >= WINDOW_CHUNK_COUNT_MAX
     );
   }
 
-  /** True for a file that must pass through windows of its own. */
-  isLarge(record: RegularFile): boolean {
-    return record.content.form === "tree" || record.sizeBytes > WINDOW_SIZE_BYTES;
-  }
-
-  /** Takes a file that is not large; its place is an absolute path. */
+  /** Takes a file; its place is an absolute path. */
   async add(record: RegularFile, path: string): Promise<void> {
-    assert(!this.isLarge(record));
-    const file = this.#begin(record, path);
+    const isLarge = record.content.form === "tree" || record.sizeBytes > WINDOW_SIZE_BYTES;
+    const file = this.#begin(record, path, isLarge);
     let offset = 0;
     for await (const refs of readChunkRefs(record, this.#options)) {
       for (const ref of refs) {
         this.#want(file, ref, offset);
         offset += ref.length;
+        if (isLarge && this.isFull) await this.flush();
       }
     }
-  }
-
-  /** Puts a large file in place, after everything that was added. */
-  async placeLarge(record: RegularFile, path: string): Promise<void> {
-    await this.flush();
-    const file = this.#begin(record, path);
-    let offset = 0;
-    for await (const refs of readChunkRefs(record, this.#options)) {
-      for (const ref of refs) {
-        this.#want(file, ref, offset);
-        offset += ref.length;
-        if (this.isFull) await this.#fetchWanted();
-      }
-    }
-    await this.flush();
+    // With its last chunks: the parts before have no name to give.
+    this.#batch.files.push(file);
   }
 
   /** Takes a hard link to a file that was placed or added before. */
   addLink(record: FileRecord, path: string, existing: string): void {
-    this.#links.push({ record, path, existing });
+    this.#batch.links.push({ record, path, existing });
   }
 
   /** Puts a symbolic link in place at once. */
@@ -138,7 +137,7 @@ export class RestoreWindow {
     this.noteChanged(parentPath(path));
   }
 
-  /** Says that names changed in a directory, which the next flush makes durable. */
+  /** Says that names changed in a directory, which the next window makes durable. */
   noteChanged(directory: string): void {
     this.#changed.add(directory);
   }
@@ -148,27 +147,21 @@ export class RestoreWindow {
     this.#changed.delete(directory);
   }
 
-  /** Fetches, writes and renames everything that was added. */
+  /** Begins to put everything in place that was added; waits until the window before is. */
   async flush(): Promise<void> {
-    await this.#fetchWanted();
-    const { files, onPlaced } = this.#options;
-    const placed = this.#files;
-    for (const file of placed) {
-      assert.equal(file.missingBytes, 0);
-      if (!file.isCreated) this.#finish(file);
-    }
-    this.#syncWritten();
-    for (const file of placed) {
-      files.rename(file.temporary, file.path);
-      file.isCreated = false;
-      this.noteChanged(parentPath(file.path));
-    }
-    const links = this.#links;
-    this.#files = [];
-    this.#links = [];
-    for (const link of links) this.#placeLink(link);
-    this.syncChanged();
-    for (const { record, path } of [...placed, ...links]) onPlaced(record, path);
+    await this.#working;
+    const batch = this.#batch;
+    this.#batch = newBatch(batch.number + 1);
+    const working = this.#complete(batch);
+    // Who waits for it is told.
+    working.catch(() => undefined);
+    this.#working = working;
+  }
+
+  /** Puts everything in place that was added. */
+  async drain(): Promise<void> {
+    await this.flush();
+    await this.#working;
   }
 
   /** Makes all changes of names durable. */
@@ -177,112 +170,146 @@ export class RestoreWindow {
     this.#changed.clear();
   }
 
-  /** Gives up: closes what is open and removes what has no name yet, as far as the disk lets us. */
-  abandon(): void {
-    this.#isAbandoned = true;
-    for (const handle of [...this.#handles.values(), ...this.#written]) {
-      ignoreFailure(() => this.#options.files.close(handle));
-    }
-    this.#handles.clear();
-    this.#written = [];
-    for (const { isCreated, temporary } of this.#files) {
-      if (isCreated) ignoreFailure(() => this.#options.files.unlink(temporary));
-    }
-    this.#files = [];
+  /** Gives up: removes what has no name yet, as far as the disk lets us. */
+  async abandon(): Promise<void> {
+    await this.#working?.catch(() => undefined);
+    this.#own.abandon();
+    for (const lane of this.#busy.keys()) await lane.abandon().catch(() => undefined);
   }
 
-  #begin(record: RegularFile, path: string): OpenFile {
-    const file: OpenFile = {
-      record,
-      path,
-      temporary: this.#temporaryFor(path),
-      isCreated: false,
-      missingBytes: record.sizeBytes,
-    };
-    this.#files.push(file);
-    return file;
+  /** Ends the threads. */
+  [Symbol.dispose](): void {
+    this.#lanes?.[Symbol.dispose]();
   }
 
-  #want(file: OpenFile, ref: ChunkRef, offset: number): void {
+  #begin(record: RegularFile, path: string, isShared: boolean): WindowFile {
+    const number = this.#nextNumber();
+    const job = undefined;
+    return { number, record, path, isShared, isCreated: false, isMade: false, job };
+  }
+
+  #want(file: WindowFile, ref: ChunkRef, offset: number): void {
+    const batch = this.#batch;
     const key = idKey(ref.id);
-    const wanted = this.#wanted.get(key) ?? { ref, places: [] };
+    const wanted = batch.wanted.get(key) ?? { ref, places: [] };
+    if (wanted.ref.length !== ref.length) {
+      throw damagedError("The listing", "names a chunk with two lengths");
+    }
     wanted.places.push({ file, offset });
-    this.#wanted.set(key, wanted);
-    this.#sizeBytes += ref.length;
-    this.#placeCount += 1;
+    batch.wanted.set(key, wanted);
+    batch.sizeBytes += ref.length;
+    batch.placeCount += 1;
   }
 
-  async #fetchWanted(): Promise<void> {
+  /** Fetches, writes and renames everything of a window. */
+  async #complete(batch: Batch): Promise<void> {
+    const { files, onPlaced, isStatWanted } = this.#options;
+    await this.#runJobs(batch);
+    for (const file of batch.files) {
+      if (file.isMade) continue;
+      if (!file.isCreated) this.#adopt(file, false);
+      this.#own.finish(batch.number, file.number);
+    }
+    this.#own.sync();
+    const lanes = [...this.#busy.keys()];
+    await settleAll(lanes.map(async (lane) => lane.sync()));
+    const stats = new Map<number, FileStat>();
+    const note = (published: Published): void => this.#notePublished(published, stats);
+    note(this.#own.publish(batch.number, isStatWanted));
+    await settleAll(
+      lanes.map(async (lane) => note(await lane.publish(batch.number, isStatWanted))),
+    );
+    for (const { path } of batch.files) this.noteChanged(parentPath(path));
+    const linked = new Set(batch.links.map(({ existing }) => existing));
+    for (const link of batch.links) this.#placeLink(link);
+    this.syncChanged();
+    for (const { record, path, number } of batch.files) {
+      // A link changes what is told of its file.
+      const isStale = isStatWanted && linked.has(path);
+      onPlaced(record, isStale ? files.lstat(path) : stats.get(number));
+    }
+    for (const { record } of batch.links) onPlaced(record, undefined);
+  }
+
+  #notePublished({ numbers, stats, ...counts }: Published, into: Map<number, FileStat>): void {
+    this.#options.attributes.ownersNotSet += counts.ownersNotSet;
+    this.#options.attributes.xattrsNotSet += counts.xattrsNotSet;
+    if (stats === undefined) return;
+    for (const [index, number] of numbers.entries()) {
+      const stat = decodeStat(stats, index);
+      if (stat !== undefined) into.set(number, stat);
+    }
+  }
+
+  async #runJobs(batch: Batch): Promise<void> {
     const { source, signal } = this.#options;
-    const wanted = [...this.#wanted.values()];
-    this.#wanted = new Map();
-    this.#sizeBytes = 0;
-    this.#placeCount = 0;
+    const wanted = [...batch.wanted.values()];
+    batch.wanted.clear();
     if (wanted.length === 0) return;
-    const refs = wanted.map(({ ref }) => ref);
-    await source.fetchMany(refs, (index, bytes) => this.#onChunk(wanted[index], bytes), signal);
+    const ranges = source.planRanges(wanted.map(({ ref }) => ref));
+    assignFiles(ranges, wanted);
+    const isSmall =
+      batch.sizeBytes < LANES_SIZE_BYTES_MIN && batch.files.length < LANES_FILE_COUNT_MIN;
+    const laneCount = isSmall ? 0 : this.#busy.size;
+    await forEachConcurrent(
+      ranges,
+      source.concurrency + laneCount,
+      async (range, innerSignal) => {
+        const planned = planJob(range, wanted);
+        for (const file of planned.files) {
+          if (file.isShared && !file.isCreated) this.#adopt(file, false);
+        }
+        const stored = (await source.readRange(range, innerSignal)) ?? new Uint8Array(0);
+        innerSignal.throwIfAborted();
+        const outcome = await this.#runJob(batch.number, planned, { stored, isSmall });
+        await this.#takeOutcome(planned, outcome, innerSignal);
+      },
+      signal,
+    );
+    for (const { ref } of wanted) this.fetchedBytes += ref.length;
   }
 
-  #onChunk(wanted: Wanted | undefined, bytes: Uint8Array): void {
-    assert(wanted !== undefined);
-    if (this.#isAbandoned) return;
-    assert.equal(bytes.length, wanted.ref.length);
-    this.fetchedBytes += bytes.length;
-    for (const { file, offset } of wanted.places) {
-      this.#write(file, bytes, offset);
-      file.missingBytes -= bytes.length;
-      if (file.missingBytes === 0) this.#finish(file);
+  /** In the thread that has least to do. */
+  async #runJob(
+    window: number,
+    { job }: PlannedJob,
+    how: { readonly stored: Uint8Array; readonly isSmall: boolean },
+  ): Promise<LaneOutcome> {
+    const [lane] = [...this.#busy.keys()].toSorted(
+      (one, other) => this.#busy.get(one)! - this.#busy.get(other)!,
+    );
+    if (lane === undefined || how.isSmall) return this.#own.run(window, job, how.stored);
+    this.#busy.set(lane, this.#busy.get(lane)! + 1);
+    try {
+      return await lane.run(window, job, how.stored);
+    } finally {
+      this.#busy.set(lane, this.#busy.get(lane)! - 1);
     }
   }
 
-  #write(file: OpenFile, bytes: Uint8Array, offset: number): void {
-    const { files } = this.#options;
-    const handle = this.#open(file);
-    if (!file.record.sparse) return files.write(handle, bytes, offset);
-    for (const { start, end } of findData(bytes)) {
-      files.write(handle, bytes.subarray(start, end), offset + start);
+  /** Goes on with what a job could not do, with other copies of its chunks. */
+  async #takeOutcome(
+    { wanted, files }: PlannedJob,
+    { failed, unfinished }: LaneOutcome,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const left = new Set(unfinished);
+    for (const [index, file] of files.entries()) {
+      if (left.has(index)) this.#adopt(file, true);
+      else if (!file.isShared) file.isMade = true;
+    }
+    for (const index of failed) {
+      const chunk = wanted[index];
+      assert(chunk !== undefined);
+      const bytes = await this.#options.source.fetch(chunk.ref.id, chunk.ref.length, signal);
+      for (const { file, offset } of chunk.places) this.#own.write(file.number, bytes, offset);
     }
   }
 
-  /** All bytes are written: nothing changes the file any more but its name. */
-  #finish(file: OpenFile): void {
-    const { files, attributes } = this.#options;
-    const handle = this.#open(file);
-    // A hole at the end is written by nobody.
-    if (file.record.sparse) files.truncate(handle, file.record.sizeBytes);
-    attributes.give(file.temporary, file.record, files.stat(handle));
-    this.#handles.delete(file);
-    this.#written.push(handle);
-  }
-
-  #syncWritten(): void {
-    const { files } = this.#options;
-    const handles = this.#written;
-    if (handles.length === 0) return;
-    if (files.syncAll === undefined) for (const handle of handles) files.sync(handle);
-    else files.syncAll(handles);
-    this.#written = [];
-    for (const handle of handles) files.close(handle);
-  }
-
-  #open(file: OpenFile): number {
-    const { files } = this.#options;
-    const open = this.#handles.get(file);
-    this.#handles.delete(file);
-    const handle = open ?? files.open(file.temporary, file.isCreated ? "write" : "create");
+  /** Makes a file that no job makes alone. */
+  #adopt(file: WindowFile, isThere: boolean): void {
     file.isCreated = true;
-    this.#handles.set(file, handle);
-    if (this.#handles.size + this.#written.length > OPEN_FILE_COUNT_MAX) this.#closeSome();
-    return handle;
-  }
-
-  /** Files that are done, or the one that was written to longest ago. */
-  #closeSome(): void {
-    if (this.#written.length > 0) return this.#syncWritten();
-    const [oldest] = this.#handles;
-    assert(oldest !== undefined);
-    this.#handles.delete(oldest[0]);
-    this.#options.files.close(oldest[1]);
+    this.#own.adopt({ number: file.number, path: file.path, record: file.record }, isThere);
   }
 
   #placeLink({ path, existing }: Link): void {
@@ -307,36 +334,26 @@ export class RestoreWindow {
   }
 
   #temporaryFor(path: string): string {
-    return joinPath(parentPath(path), drawTemporaryName(this.#options.random));
+    return joinPath(parentPath(path), temporaryName(this.#prefix, this.#nextNumber()));
+  }
+
+  #nextNumber(): number {
+    this.#nameCount += 1;
+    return this.#nameCount;
+  }
+}
+
+function newBatch(number: number): Batch {
+  return { number, files: [], links: [], wanted: new Map(), sizeBytes: 0, placeCount: 0 };
+}
+
+/** Waits for all, also after a failure: then nothing is at work any more. */
+async function settleAll(promises: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(promises)) {
+    if (result.status === "rejected") throw result.reason;
   }
 }
 
 function isSameFile(one: FileStat, other: FileStat): boolean {
   return one.inode === other.inode && one.device === other.device;
-}
-
-/** The parts of a chunk that are not runs of zeros. */
-function findData(bytes: Uint8Array): { readonly start: number; readonly end: number }[] {
-  const parts: { readonly start: number; readonly end: number }[] = [];
-  let start: number | undefined;
-  for (let offset = 0; offset < bytes.length; offset += HOLE_SIZE_BYTES) {
-    const block = bytes.subarray(offset, offset + HOLE_SIZE_BYTES);
-    const isZero = Buffer.compare(block, ZEROS.subarray(0, block.length)) === 0;
-    if (!isZero) start ??= offset;
-    else if (start !== undefined) {
-      parts.push({ start, end: offset });
-      start = undefined;
-    }
-  }
-  if (start !== undefined) parts.push({ start, end: bytes.length });
-  return parts;
-}
-
-/** On the way out of a failure: what matters is thrown already. */
-function ignoreFailure(attempt: () => void): void {
-  try {
-    attempt();
-  } catch {
-    // The next run removes what is left.
-  }
 }
