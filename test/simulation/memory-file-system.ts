@@ -9,6 +9,7 @@ import { errnoError, nulError } from "../../src/base/errno.ts";
 import type { DataRange } from "../../src/base/platform.ts";
 import {
   contentOf,
+  dataRangesOf,
   Inode,
   NameJournal,
   resizeContent,
@@ -269,8 +270,7 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   dataRanges(handle: number, sizeBytes: number): DataRange[] {
-    this.#beginHandle("dataRanges", handle);
-    return sizeBytes > 0 ? [{ offset: 0, length: sizeBytes }] : [];
+    return dataRangesOf(this.#beginHandle("dataRanges", handle).inode, sizeBytes);
   }
 
   isLocked(path: string): boolean {
@@ -290,6 +290,16 @@ export class MemoryFileSystem implements FileSystem {
   /** A larger or smaller disk; what lies there stays. */
   setCapacity(capacityBytes: number): void {
     this.#capacityBytes = capacityBytes;
+  }
+
+  /** As a kernel does every now and then: all that is there becomes durable. */
+  syncAll(): void {
+    this.#journal.syncAll();
+    const visit = (inode: Inode): void => {
+      if (inode.type === "file") inode.keep();
+      for (const child of inode.children.values()) visit(child);
+    };
+    visit(this.#root);
   }
 
   /** A process died: its handles are gone, the disk is as programs saw it. */

@@ -4,6 +4,10 @@
  * change that touches the same directories, so that a rename is never half done.
  */
 import type { FileStat, FileType, Random } from "../../src/base/doors.ts";
+import type { DataRange } from "../../src/base/platform.ts";
+
+const BLOCK_SIZE_BYTES = 4096;
+const ZEROS = new Uint8Array(BLOCK_SIZE_BYTES);
 
 /** What an inode starts with. */
 export type InodeOptions = {
@@ -24,6 +28,7 @@ type Kept = {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
+  readonly xattrs: ReadonlyMap<string, Uint8Array>;
 };
 
 /** One file, directory or symbolic link. */
@@ -40,7 +45,7 @@ export class Inode {
   linkCount = 0;
   openCount = 0;
   linkTarget = "";
-  readonly xattrs = new Map<string, Uint8Array>();
+  xattrs = new Map<string, Uint8Array>();
   /** Of a directory: what programs see, and what a power cut leaves. */
   readonly children = new Map<string, Inode>();
   readonly durableChildren = new Map<string, Inode>();
@@ -67,16 +72,17 @@ export class Inode {
     return this.#kept.content;
   }
 
-  /** Makes content, times, mode and owner durable. */
+  /** Makes content, times, mode, owner and attributes durable. */
   keep(): void {
     this.#kept = this.#snapshot();
   }
 
   /** After a power cut: the durable state, or `content` if it is given. */
   restore(content: Uint8Array | undefined): void {
-    const { mtimeNs, ctimeNs, mode, uid, gid } = this.#kept;
+    const { mtimeNs, ctimeNs, mode, uid, gid, xattrs } = this.#kept;
     const isWhole = content !== undefined && equals(content, contentOf(this));
     if (!isWhole) Object.assign(this, { mtimeNs, ctimeNs, mode, uid, gid });
+    if (!isWhole) this.xattrs = new Map(xattrs);
     const kept = content ?? this.#kept.content;
     this.buffer = kept.slice();
     this.sizeBytes = kept.byteLength;
@@ -92,13 +98,31 @@ export class Inode {
 
   #snapshot(): Kept {
     const { mtimeNs, ctimeNs, mode, uid, gid } = this;
-    return { content: contentOf(this).slice(), mtimeNs, ctimeNs, mode, uid, gid };
+    const xattrs = new Map(this.xattrs);
+    return { content: contentOf(this).slice(), mtimeNs, ctimeNs, mode, uid, gid, xattrs };
   }
 }
 
 /** The bytes of a file as programs see them, not a copy. */
 export function contentOf(inode: Inode): Uint8Array {
   return inode.buffer.subarray(0, inode.sizeBytes);
+}
+
+/** Where the blocks of a file lie that hold anything but zeros: a disk that keeps no other ones. */
+export function dataRangesOf(inode: Inode, sizeBytes: number): DataRange[] {
+  const ranges: DataRange[] = [];
+  for (let offset = 0; offset < sizeBytes; offset += BLOCK_SIZE_BYTES) {
+    const end = Math.min(sizeBytes, offset + BLOCK_SIZE_BYTES);
+    const block = contentOf(inode).subarray(offset, end);
+    if (equals(block, ZEROS.subarray(0, block.length))) continue;
+    const last = ranges.at(-1);
+    if (last !== undefined && last.offset + last.length === offset) {
+      ranges[ranges.length - 1] = { offset: last.offset, length: end - last.offset };
+    } else {
+      ranges.push({ offset, length: end - offset });
+    }
+  }
+  return ranges;
 }
 
 /** Cuts a file, or extends it with zeros. */
@@ -166,6 +190,12 @@ export class NameJournal {
     }
     for (const changes of this.#pending) if (chosen.has(changes)) apply(changes);
     this.#pending = this.#pending.filter((changes) => !chosen.has(changes));
+  }
+
+  /** Makes all names durable. */
+  syncAll(): void {
+    for (const changes of this.#pending) apply(changes);
+    this.#pending = [];
   }
 
   /** A power cut: all pending changes are lost, or with `torn` all but the first few. */

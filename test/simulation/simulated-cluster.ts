@@ -5,14 +5,14 @@
  */
 import { toAppError } from "../../src/base/error.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
+import type { Offline, OfflineRestore } from "../../src/cluster/offline.ts";
 import { openOffline } from "../../src/cluster/offline.ts";
 import type { BackupSummary } from "../../src/cluster/backup-summary.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
 import { PROTOCOL_VERSION } from "../../src/cluster/protocol.ts";
 import { writeRegistry } from "../../src/products/scripted-registry.ts";
-import { FaultySite } from "../../src/sites/faulty-site.ts";
 import type { FaultName } from "../../src/sites/faulty-site.ts";
-import { MemorySite } from "../../src/sites/memory-site.ts";
+import type { Site } from "../../src/sites/site.ts";
 import { ToyDatabase } from "../products/toy-database.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { MemoryFileSystem } from "./memory-file-system.ts";
@@ -20,6 +20,8 @@ import { CALM_NETWORK, SimulatedNetwork } from "./simulated-network.ts";
 import { PRODUCT_ROOT, SimulatedNode } from "./simulated-node.ts";
 import type { NodeWorld, SimulatedProduct } from "./simulated-node.ts";
 import { databasesOf, ProcessLife } from "./simulated-process.ts";
+import { SimulatedStore } from "./simulated-store.ts";
+import type { StoreKind } from "./simulated-store.ts";
 import { VirtualClock } from "./virtual-clock.ts";
 
 /** What a cluster is made of. */
@@ -28,6 +30,10 @@ export type SimulatedClusterOptions = {
   readonly nodeCount: number;
   readonly product: SimulatedProduct;
   readonly degraded?: boolean;
+  readonly store?: StoreKind;
+  readonly rereadShare?: number;
+  /** How far the clocks of machines may be apart. */
+  readonly skewMsMax?: number;
 };
 
 /** A backup as a fresh reader finds it in the store. */
@@ -41,7 +47,7 @@ const LEASES_END_MS = 130_000;
 /** The cluster and its world. */
 export class SimulatedCluster {
   readonly clock = new VirtualClock();
-  readonly store = new MemorySite("store");
+  readonly store: SimulatedStore;
   readonly random;
   readonly network: SimulatedNetwork;
   readonly nodes: SimulatedNode[] = [];
@@ -51,10 +57,12 @@ export class SimulatedCluster {
   siteRates: Partial<Record<FaultName, number>> = {};
   readonly faults: Record<string, number> = {};
   registryRevision = 1;
+  /** How often the power of everything has failed. */
+  powerCutCount = 0;
   #trace = 0n;
 
   private constructor(options: SimulatedClusterOptions) {
-    const { seed, nodeCount, product, degraded = false } = options;
+    const { seed, nodeCount, product, degraded = false, rereadShare = 0 } = options;
     this.product = product;
     this.random = seededRandom(seed);
     const note = (line: string): void => this.note(line);
@@ -66,10 +74,14 @@ export class SimulatedCluster {
       zone: `z${index % 2}`,
     }));
     const { clock, network } = this;
-    const world: NodeWorld = { clock, network, product, addresses, degraded, note };
+    const store = new SimulatedStore(options.store ?? "objects", clock, seed);
+    this.store = store;
+    const what = { product, addresses, degraded, rereadShare, store, siteRates: this.#ratesView() };
+    const world: NodeWorld = { clock, network, note, ...what };
+    const { skewMsMax = 0 } = options;
     for (const [index, address] of addresses.entries()) {
-      const site = this.#openSite(seed * 31 + index);
-      this.nodes.push(new SimulatedNode({ world, address, site, seed: seed * 37 + index }));
+      const skewMs = Math.floor(skewMsMax * Math.sin(seed + index));
+      this.nodes.push(new SimulatedNode({ world, address, seed: seed * 37 + index, skewMs }));
     }
   }
 
@@ -78,7 +90,8 @@ export class SimulatedCluster {
     const cluster = new SimulatedCluster(options);
     const { clock, store, random } = cluster;
     const chunker = { rule: "astacus-cdc-1", averageSizeBytes: 8192 } as const;
-    await clock.run(Repository.init(store, { doors: { clock, random }, chunker }));
+    const site = await clock.run(store.open());
+    await clock.run(Repository.init(site, { doors: { clock, random }, chunker }));
     for (const node of cluster.nodes) {
       cluster.openToy(node);
       await clock.run(node.start());
@@ -136,18 +149,28 @@ export class SimulatedCluster {
   /** The record of an operation that ended; undefined if its coordinator died. */
   async end(node: SimulatedNode, started: OperationRecord): Promise<OperationRecord | undefined> {
     const { member, life } = node;
-    const died = new Promise<undefined>((resolve) => {
-      life.onDeath(() => resolve(undefined));
-    });
-    const ended = Promise.race([member.operations.wait(started.id), died]);
+    const ended = Promise.race([member.operations.wait(started.id), life.death]);
     const record = await this.clock.run(ended, OPERATION_MS_MAX);
     this.note(`end ${started.kind} ${record?.state ?? "coordinator died"}`);
     return record;
   }
 
+  /** The power of all machines fails at once, that of the store included. */
+  cutPower(): void {
+    this.countFault("power cut");
+    this.powerCutCount += 1;
+    for (const node of this.nodes) {
+      // The toys sync nothing, and are not what is tested.
+      if (this.product === "scripted") node.files.syncAll();
+      node.cutPower(this.random);
+    }
+    this.store.cutPower(this.chance(0.6) ? this.random : undefined);
+  }
+
   /** Ends every fault, brings every node back, and waits until no lease is left. */
   async heal(): Promise<void> {
     this.siteRates = {};
+    this.store.shades.clear();
     for (const { site } of this.nodes) {
       site.setCalm(true);
       site.setCalm(false);
@@ -156,9 +179,11 @@ export class SimulatedCluster {
     this.network.heal();
     for (const node of this.nodes) {
       node.files.setCapacity(2 ** 40);
+      node.files.fault = undefined;
       if (!node.isUp) await this.clock.run(this.restart(node), OPERATION_MS_MAX);
     }
     await this.clock.pass(LEASES_END_MS);
+    for (const node of this.nodes) node.files.syncAll();
     for (const node of this.nodes) {
       const hello = { protocol: PROTOCOL_VERSION, cluster: "simulated", version: "1" };
       const options = { signal: new AbortController().signal, emit: () => undefined };
@@ -187,28 +212,43 @@ export class SimulatedCluster {
 
   /** What is listed, as somebody sees it who knows nothing but the store. */
   async listed(): Promise<FoundBackup[]> {
-    return await this.clock.run(
-      this.#withReader(async (reader) => reader.listBackups({ forgotten: false })),
-    );
+    return await this.read(async (reader) => reader.listBackups({ forgotten: false }));
   }
 
   /** A backup on an empty disk: `/r/NODE/VOLUME`. */
-  async restoreAside(backup: string): Promise<MemoryFileSystem> {
-    const { clock } = this;
-    const files = new MemoryFileSystem({ clock });
+  async restoreAside(
+    backup: string,
+    choice: Pick<OfflineRestore, "nodes" | "paths"> = {},
+  ): Promise<MemoryFileSystem> {
+    const files = new MemoryFileSystem({ clock: this.clock });
     files.makeDirectory("/r");
-    const request = { backup, target: "/r", ownerPolicy: "recorded", incomplete: true } as const;
-    await clock.run(this.#withReader((reader) => reader.restoreTo(request), files));
+    const how = { target: "/r", ownerPolicy: "recorded", incomplete: true } as const;
+    await this.read((reader) => reader.restoreTo({ backup, ...how, ...choice }), files);
     return files;
   }
 
-  async #withReader<T>(
-    work: (reader: Awaited<ReturnType<typeof openOffline>>) => Promise<T>,
+  /** Lets somebody work who knows nothing but the store. */
+  async read<T>(
+    work: (reader: Offline) => Promise<T>,
     files = new MemoryFileSystem({ clock: this.clock }),
   ): Promise<T> {
+    return await this.clock.run(this.#withReader(work, files));
+  }
+
+  /** The same where nobody need wait for virtual time: in an object store. */
+  async readAtOnce<T>(work: (reader: Offline) => Promise<T>): Promise<T> {
+    return await this.#withReader(work, new MemoryFileSystem({ clock: this.clock }));
+  }
+
+  /** The store with nothing in between but its shades. */
+  async openStore(): Promise<Site> {
+    return await this.clock.run(this.store.open());
+  }
+
+  async #withReader<T>(work: (reader: Offline) => Promise<T>, files: MemoryFileSystem): Promise<T> {
     const databases = databasesOf(new Map(), new ProcessLife());
     using reader = await openOffline({
-      site: this.store,
+      site: await this.store.open(),
       doors: { clock: this.clock, random: seededRandom(1), files, databases },
       tempFolder: "/t",
       cluster: "simulated",
@@ -216,13 +256,6 @@ export class SimulatedCluster {
       concurrency: 4,
     });
     return await work(reader);
-  }
-
-  #openSite(seed: number): FaultySite {
-    const random = seededRandom(seed);
-    const rates = this.#ratesView();
-    const site = new FaultySite(this.store, { random, clock: this.clock, rates });
-    return site;
   }
 
   /** The site asks its rates at each call; what holds for the cluster now is what it gets. */

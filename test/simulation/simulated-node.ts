@@ -8,8 +8,9 @@ import type { MemberConfig } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
 import type { NodeAddress } from "../../src/cluster/network.ts";
 import { createProduct } from "../../src/products/create-product.ts";
-import type { Doors } from "../../src/base/doors.ts";
-import type { FaultySite } from "../../src/sites/faulty-site.ts";
+import type { Clock, Doors, Random } from "../../src/base/doors.ts";
+import type { FaultName } from "../../src/sites/faulty-site.ts";
+import { FaultySite } from "../../src/sites/faulty-site.ts";
 import { retryingSite } from "../../src/sites/retrying-site.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { MemoryFileSystem } from "./memory-file-system.ts";
@@ -17,6 +18,8 @@ import type { SimulatedNetwork } from "./simulated-network.ts";
 import { borrowPlane } from "./simulated-planes.ts";
 import type { DatabaseImages } from "./simulated-process.ts";
 import { clockOf, databasesOf, filesOf, ProcessLife, siteOf } from "./simulated-process.ts";
+import type { SimulatedStore } from "./simulated-store.ts";
+import { MountedSite } from "./mounted-site.ts";
 import type { VirtualClock } from "./virtual-clock.ts";
 
 /** Where a node keeps its own things, and the data that it backs up. */
@@ -34,6 +37,11 @@ export type NodeWorld = {
   readonly product: SimulatedProduct;
   readonly addresses: readonly NodeAddress[];
   readonly degraded: boolean;
+  /** Share of unchanged files that is read anyway. */
+  readonly rereadShare: number;
+  readonly store: SimulatedStore;
+  /** Rates of faults of the site, asked at each call. */
+  readonly siteRates: Readonly<Partial<Record<FaultName, number>>>;
   readonly note: (line: string) => void;
 };
 
@@ -41,8 +49,9 @@ export type NodeWorld = {
 export type SimulatedNodeOptions = {
   readonly world: NodeWorld;
   readonly address: NodeAddress;
-  readonly site: FaultySite;
   readonly seed: number;
+  /** How far this machine's clock is from the world's. */
+  readonly skewMs: number;
 };
 
 /** A node. */
@@ -53,6 +62,10 @@ export class SimulatedNode {
   readonly images: DatabaseImages = new Map();
   version = "1.0.0";
   readonly #options: SimulatedNodeOptions;
+  readonly #clock: Clock;
+  readonly #mount = new MountedSite("store", "sim:store");
+  /** Databases as they were when the process started. */
+  #imagesAtStart: DatabaseImages = new Map();
   #life: ProcessLife | undefined;
   #member: Member | undefined;
   #startCount = 0;
@@ -60,7 +73,15 @@ export class SimulatedNode {
   constructor(options: SimulatedNodeOptions) {
     this.#options = options;
     this.name = options.address.name;
-    this.site = options.site;
+    const { world, seed, skewMs } = options;
+    this.#clock = {
+      now: () => world.clock.now() + skewMs,
+      monotonic: () => world.clock.monotonic(),
+      sleep: (ms, signal) => world.clock.sleep(ms, signal),
+    };
+    const random = seededRandom(seed * 29);
+    const faults = { random, clock: world.clock, rates: world.siteRates };
+    this.site = new FaultySite(this.#mount, faults);
     this.files = this.#freshDisk();
   }
 
@@ -89,7 +110,8 @@ export class SimulatedNode {
     life.hook = hook;
     this.#life = life;
     const random = seededRandom(seed * 1000 + this.#startCount);
-    const clock = clockOf(world.clock, life);
+    const clock = clockOf(this.#clock, life);
+    this.#imagesAtStart = new Map(this.images);
     const doors: Doors = {
       clock,
       random,
@@ -98,6 +120,7 @@ export class SimulatedNode {
       network: world.network.doorOf(address.address, life),
       outside: { run: noOutside, fetch: noOutside },
     };
+    this.#mount.mount(await world.store.open(life));
     const wire = { clock: world.clock, random: seededRandom(seed + 77), latencyMs: 6 };
     const site = retryingSite(siteOf(this.site, life, wire), { clock, random });
     const config = this.#config();
@@ -132,6 +155,17 @@ export class SimulatedNode {
     this.files.dropHandles();
   }
 
+  /**
+   * The power of this machine fails: what was not synced is gone, and its databases are as they were
+   * committed now, or some time ago (they are synced at checkpoints only).
+   */
+  cutPower(random: Random): void {
+    this.kill();
+    this.files.crash();
+    if (random.fraction() > 0.3) return;
+    for (const [path, bytes] of this.#imagesAtStart) this.images.set(path, bytes);
+  }
+
   /** Another machine takes the node's place: an empty disk, nothing remembered. */
   replace(): void {
     this.kill();
@@ -140,8 +174,9 @@ export class SimulatedNode {
   }
 
   #freshDisk(): MemoryFileSystem {
-    const files = new MemoryFileSystem({ clock: this.#options.world.clock });
+    const files = new MemoryFileSystem({ clock: this.#clock });
     for (const folder of [DATA_FOLDER, "/data", PRODUCT_ROOT]) files.makeDirectory(folder);
+    files.syncAll();
     return files;
   }
 
@@ -160,7 +195,7 @@ export class SimulatedNode {
         compressionLevel: 1,
         keepEveryBytes: 96 * 1024,
         lookUpEvery: 5,
-        rereadShare: 0,
+        rereadShare: world.rereadShare,
         uploadsMax: 2,
         batchSizeBytes: 64 * 1024,
         attempts: 3,
@@ -178,7 +213,8 @@ export class SimulatedNode {
   #productConfig(): Parameters<typeof createProduct>[0] {
     const root = PRODUCT_ROOT;
     if (this.#options.world.product === "files") {
-      return { type: "files", root, volume: "root", unreadable: "incomplete" };
+      const appendOnly = ["logs/**"];
+      return { type: "files", root, volume: "root", unreadable: "incomplete", appendOnly };
     }
     return { type: "scripted", root, settings: { whenRunning: "stop" } };
   }

@@ -29,6 +29,14 @@ export class ProcessLife {
     return this.#isAlive;
   }
 
+  /** Resolves when the process dies. */
+  get death(): Promise<undefined> {
+    return new Promise((resolve) => {
+      if (!this.#isAlive) resolve(undefined);
+      this.onDeath(() => resolve(undefined));
+    });
+  }
+
   onDeath(run: () => void): void {
     this.#onDeath.push(run);
   }

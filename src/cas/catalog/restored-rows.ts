@@ -40,7 +40,8 @@ export class RestoredRows implements Disposable {
       ctimeNs: stat.ctimeNs,
       takenNs: BigInt(this.#clock.now()) * 1_000_000n,
       isSparse: record.sparse,
-      hasXattrs: record.xattrs.size > 0,
+      // A file that was kept may have attributes that the record does not know: look.
+      hasXattrs: true,
       content: record.content,
       operation: this.#number,
     });

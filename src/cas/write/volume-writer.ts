@@ -203,9 +203,6 @@ class VolumeWriter {
     const { entry } = slot;
     if (decision.how === "known") {
       const { row } = decision;
-      if (decision.isRenewed) {
-        this.#cursor.put(entry.path, { ...row, operation: this.#context.number });
-      }
       this.#context.totals.unchangedFiles += 1;
       const { sizeBytes, isSparse, content } = row;
       // Setting an attribute changes ctime. One that is so new may hide a second change.
@@ -215,6 +212,9 @@ class VolumeWriter {
         sparse: isSparse,
         ...fileContent(sizeBytes, content),
       }));
+      if (!decision.isRenewed || slot.record === undefined) return;
+      const hasXattrs = slot.record.xattrs.size > 0;
+      this.#cursor.put(entry.path, { ...row, hasXattrs, operation: this.#context.number });
       return;
     }
     const { task, prefix } = decision;
