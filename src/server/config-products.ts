@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { pathFromText } from "../base/path.ts";
+import { etcdConfigSchema } from "../products/etcd/etcd-config.ts";
 import type { EtcdConnection } from "../products/etcd/etcd-config.ts";
 import { filesConfigSchema } from "../products/files-config.ts";
 import { m3ConfigSchema } from "../products/m3/m3-config.ts";
@@ -11,7 +12,12 @@ import { scriptedConfigSchema } from "../products/scripted-config.ts";
 
 /** The `product` section. */
 export const productSchema = z
-  .discriminatedUnion("type", [filesConfigSchema, m3ConfigSchema, scriptedConfigSchema])
+  .discriminatedUnion("type", [
+    filesConfigSchema,
+    m3ConfigSchema,
+    etcdConfigSchema,
+    scriptedConfigSchema,
+  ])
   .meta({ description: "Which database is backed up, and where its files are." });
 
 /** The product's part of the configuration, told apart by `type`. */
@@ -32,9 +38,10 @@ export function resolveProductPaths(
   own: string | undefined,
 ): ProductConfig {
   const root = pathFromText(place(own ?? product.root));
-  if (product.type !== "m3") return { ...product, root };
-  const { captures } = product;
+  if (product.type !== "m3" && product.type !== "etcd") return { ...product, root };
   const etcd = resolveEtcdPaths(product.etcd, place);
+  if (product.type === "etcd") return { ...product, root, etcd };
+  const { captures } = product;
   return {
     ...product,
     root,

@@ -51,7 +51,10 @@ export const TRANSACTION_SIZE_BYTES_MAX = 1_400_000;
 const REQUEST_TIMEOUT_MS = 10_000;
 const ROUND_COUNT = 3;
 const ALIVE_TIMEOUT_MS = 2_000;
-const PAGE_COUNT = 500;
+/** Keys of the first page; later ones are sized by what came. */
+const PAGE_COUNT = 100;
+const PAGE_COUNT_MAX = 4_000;
+const PAGE_SIZE_BYTES_WANTED = 2 * 1024 * 1024;
 /** Reads of a prefix that begin again because of a compaction. */
 const READ_ATTEMPTS = 3;
 const KEY_COUNT_MAX = 1_000_000;
@@ -85,9 +88,17 @@ export class EtcdClient {
     key: Uint8Array,
     options: { readonly revision?: bigint; readonly signal?: AbortSignal } = {},
   ): Promise<EtcdEntry | undefined> {
+    return (await this.readKey(key, options)).entries[0];
+  }
+
+  /** The same with the revision at which it was read: none or one entry. */
+  async readKey(
+    key: Uint8Array,
+    options: { readonly revision?: bigint; readonly signal?: AbortSignal } = {},
+  ): Promise<EtcdRange> {
     const body = { key: encodeBytes(key), ...atRevision(options.revision) };
     const answer = await this.#ask("/v3/kv/range", body, answers.range, options.signal);
-    return answer.kvs[0];
+    return { revision: options.revision ?? answer.header.revision, entries: answer.kvs };
   }
 
   /**
@@ -128,11 +139,12 @@ export class EtcdClient {
     const rangeEnd = encodeBytes(endOfPrefix(prefix));
     let revision = options.revision;
     let key = prefix.length === 0 ? new Uint8Array([0]) : prefix;
+    let limit = options.pageCount ?? PAGE_COUNT;
     for (;;) {
       const body = {
         key: encodeBytes(key),
         range_end: rangeEnd,
-        limit: options.pageCount ?? PAGE_COUNT,
+        limit,
         ...atRevision(revision),
       };
       const answer = await this.#ask("/v3/kv/range", body, answers.range, options.signal);
@@ -142,6 +154,7 @@ export class EtcdClient {
       const last = answer.kvs.at(-1);
       if (!answer.more || last === undefined) return;
       key = new Uint8Array([...last.key, 0]);
+      limit = options.pageCount ?? nextPageCount(answer.kvs);
     }
   }
 
@@ -344,6 +357,13 @@ function isOfEndpoint(error: AppError): boolean {
 /** True for the error of a revision that etcd has compacted meanwhile. */
 export function isCompacted(thrown: unknown): boolean {
   return thrown instanceof AppError && thrown.context["reason"] === "compacted";
+}
+
+/** As many keys as make a page of the wanted size, if they go on as these were. */
+function nextPageCount(entries: readonly EtcdEntry[]): number {
+  const sizeBytes = entries.reduce((sum, { key, value }) => sum + key.length + value.length, 0);
+  const fitting = Math.floor((entries.length * PAGE_SIZE_BYTES_WANTED) / Math.max(sizeBytes, 1));
+  return Math.min(Math.max(fitting, 1), PAGE_COUNT_MAX, entries.length * 4);
 }
 
 function atRevision(revision: bigint | undefined): object {

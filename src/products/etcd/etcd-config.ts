@@ -57,3 +57,43 @@ export const etcdConnectionSchema = z
 
 /** How to reach an etcd, as the configuration says. */
 export type EtcdConnection = z.infer<typeof etcdConnectionSchema>;
+
+const keys = z
+  .array(z.string().min(1).max(1024).meta({ expected: "a prefix that ends in `/`, or one key" }))
+  .min(1)
+  .max(1000)
+  .optional();
+
+/** The `product` section where `type` is `etcd`. */
+export const etcdConfigSchema = z
+  .strictObject({
+    type: z.literal("etcd").meta({
+      description: "An etcd cluster: a snapshot of it, or the keys below some prefixes.",
+    }),
+    root: pathField().meta({
+      description:
+        "A folder on each node, for what is read from etcd until it is stored, and for what a " +
+        "restore puts back. `{node}` becomes the node's name.",
+    }),
+    etcd: etcdConnectionSchema.meta({ description: "How etcd is reached." }),
+    prefixes: keys.meta({
+      description:
+        "What to back up: prefixes that end in `/`, and single keys. Keys with a lease are left " +
+        "out. A snapshot of the whole database, if left out.",
+    }),
+    extra: z
+      .enum(["refuse", "delete", "keep"])
+      .default("refuse")
+      .meta({
+        description:
+          "What a restore of prefixes does with keys below them that the backup does not have: it " +
+          "is refused, deletes them, or keeps them.",
+      }),
+    snapshotTimeout: durationField({ min: 1_000, max: 86_400_000 }).prefault("1h").meta({
+      description: "How long a snapshot may take to come.",
+    }),
+  })
+  .meta({ title: "etcd" });
+
+/** What the `etcd` product is given, `{node}` replaced. */
+export type EtcdConfig = z.infer<typeof etcdConfigSchema>;

@@ -42,6 +42,7 @@ export type EtcdMember = {
   readonly id: bigint;
   readonly name: string;
   readonly clientUrls: readonly string[];
+  readonly peerUrls: readonly string[];
   readonly learner: boolean;
 };
 
@@ -127,11 +128,13 @@ export const answers = {
             ID: int64,
             name: z.string().default(""),
             clientURLs: z.array(z.string()).default([]),
+            peerURLs: z.array(z.string()).default([]),
             isLearner: z.boolean().default(false),
           })
           .transform((member): EtcdMember => {
-            const { ID: id, name, clientURLs: clientUrls, isLearner: learner } = member;
-            return { id, name, clientUrls, learner };
+            const { ID: id, name, isLearner: learner } = member;
+            const { clientURLs: clientUrls, peerURLs: peerUrls } = member;
+            return { id, name, clientUrls, peerUrls, learner };
           }),
       )
       .default([]),
