@@ -11,7 +11,7 @@ import type { RetentionPolicy } from "../../src/cas/clean/retention.ts";
 import { listedBackups } from "../../src/cas/log/state.ts";
 import type { OperationEvent, OperationRecord } from "../../src/cluster/operations.ts";
 import type { ToyDatabase } from "../products/toy-database.ts";
-import { changeFiles, differences, readTree } from "./cluster-data.ts";
+import { changeFiles, readTree } from "./cluster-data.ts";
 import { SimulatedCluster } from "./simulated-cluster.ts";
 import { DATA_FOLDER, PRODUCT_ROOT } from "./simulated-node.ts";
 import type { SimulatedNode } from "./simulated-node.ts";

@@ -13,7 +13,7 @@ import type { SimulatedProduct } from "./simulated-node.ts";
 /** More points than this are thinned out; the count says so. */
 const POINT_COUNT_MAX = 600;
 /** For how long a scenario's points are tried; it prints how far it came. */
-const SCENARIO_MS = Number(process.env["ASTACUS_CRASH_MS"] ?? 10_000);
+const SCENARIO_MS = Number(process.env["ASTACUS_CRASH_MS"] ?? 6000);
 
 describe("a crash at any point", () => {
   const scenarios: readonly (readonly [string, CrashScenario])[] = [

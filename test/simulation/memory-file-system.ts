@@ -2,7 +2,7 @@
  * A disk in memory, for the simulator: a POSIX-like tree with hard links, modes, owners and times,
  * deterministic to the inode number. It has two layers: what programs see, and what would be there
  * after a power cut. File contents become durable by `sync(handle)`, names by `syncDirectory`.
- * Unlike a real disk it does not follow symbolic links in the middle of a path either.
+ * Unlike a real disk it follows no symbolic link in the middle of a path.
  */
 import type { Clock, FileStat, FileSystem, FileType, Random } from "../../src/base/doors.ts";
 import { errnoError, nulError } from "../../src/base/errno.ts";
@@ -12,6 +12,7 @@ import {
   dataRangesOf,
   Inode,
   NameJournal,
+  replacementFailure,
   resizeContent,
   statOf,
   tornContent,
@@ -489,13 +490,6 @@ export class MemoryFileSystem implements FileSystem {
     }
     return { parent, name, inode: parent.children.get(name) };
   }
-}
-
-/** Why `source` cannot take the place of `target`, if so. */
-function replacementFailure(source: Inode, target: Inode): string | undefined {
-  if (target.type !== "directory") return source.type === "directory" ? "ENOTDIR" : undefined;
-  if (source.type !== "directory") return "EISDIR";
-  return target.children.size > 0 ? "ENOTEMPTY" : undefined;
 }
 
 function partsOf(path: string): string[] {

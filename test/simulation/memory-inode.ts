@@ -163,6 +163,13 @@ export function statOf(inode: Inode): FileStat {
   };
 }
 
+/** Why `source` cannot take the place of `target`, if so. */
+export function replacementFailure(source: Inode, target: Inode): string | undefined {
+  if (target.type !== "directory") return source.type === "directory" ? "ENOTDIR" : undefined;
+  if (source.type !== "directory") return "EISDIR";
+  return target.children.size > 0 ? "ENOTEMPTY" : undefined;
+}
+
 /** One name that came, went (`inode` undefined) or was replaced. */
 export type NameChange = {
   readonly directory: Inode;
