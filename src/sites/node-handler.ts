@@ -9,7 +9,9 @@ import assert from "node:assert/strict";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import type { FetchHandlerOptions, S3Transport } from "./fetch-handler.ts";
+import { freeBytes } from "../base/free-bytes.ts";
 import { cancelledBy } from "./object-key.ts";
+import { OBJECT_SIZE_BYTES_MAX } from "./site.ts";
 import { TransferDeadline } from "./transfer-deadline.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -63,7 +65,9 @@ export class NodeHandler implements S3Transport {
       deadline.allow(sentBytes);
       const { response } = await this.#inner.handle(request, { abortSignal: deadline.signal });
       deadline.allow(Number(response.headers["content-length"] ?? 0));
-      const bytes = await collect(response.body as AsyncIterable<Uint8Array>, deadline.signal);
+      const parts = response.body as AsyncIterable<Uint8Array>;
+      const sizeBytes = expectedSize(request.method, response.headers["content-length"]);
+      const bytes = await collect(parts, { sizeBytes, signal: deadline.signal });
       const isList = request.query["list-type"] !== undefined;
       const isObject = request.method === "GET" && response.statusCode < 300 && !isList;
       response.body = isObject ? this.#standIn(bytes) : bytes;
@@ -100,15 +104,38 @@ export class NodeHandler implements S3Transport {
   }
 }
 
-/** The whole body; fails when the signal fires, even if the stream stays silent. */
-async function collect(body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Uint8Array> {
+/** What the answer says of its body, as far as it is to be believed. */
+function expectedSize(method: string, header: string | undefined): number {
+  const sizeBytes = method === "HEAD" ? 0 : Number(header ?? 0);
+  return Number.isSafeInteger(sizeBytes) && sizeBytes <= OBJECT_SIZE_BYTES_MAX ? sizeBytes : 0;
+}
+
+/**
+ * The whole body; fails when the signal fires, even if the stream stays silent. Each part is copied
+ * and its memory given back as it comes: all parts and their sum would be twice the body, and what
+ * the runtime frees it frees late.
+ */
+async function collect(
+  body: AsyncIterable<Uint8Array>,
+  { sizeBytes, signal }: { readonly sizeBytes: number; readonly signal: AbortSignal },
+): Promise<Uint8Array> {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(cancelledBy(signal));
   signal.addEventListener("abort", onAbort, { once: true });
   const read = async (): Promise<Uint8Array> => {
-    const parts: Uint8Array[] = [];
-    for await (const part of body) parts.push(part);
-    return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+    let bytes = new Uint8Array(sizeBytes);
+    let filled = 0;
+    for await (const part of body) {
+      if (filled + part.length > bytes.length) {
+        const grown = new Uint8Array(Math.max(filled + part.length, 2 * bytes.length));
+        grown.set(bytes.subarray(0, filled));
+        bytes = grown;
+      }
+      bytes.set(part, filled);
+      filled += part.length;
+      freeBytes(part);
+    }
+    return filled === bytes.length ? bytes : bytes.slice(0, filled);
   };
   try {
     if (signal.aborted) throw cancelledBy(signal);

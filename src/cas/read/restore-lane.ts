@@ -9,7 +9,7 @@ import type { FileStat, FileSystem } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
 import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import { joinPath, parentPath } from "../../base/path.ts";
-import { freeBytes } from "../format/free-bytes.ts";
+import { freeBytes } from "../../base/free-bytes.ts";
 import { decodeFrame } from "../format/pack.ts";
 import { RestoreAttributes } from "./restore-attributes.ts";
 import type { OwnerPolicy } from "./restore-attributes.ts";

@@ -3,7 +3,7 @@
  */
 import { toAppError } from "../../base/error.ts";
 import { realFileSystem } from "../../base/file-system.ts";
-import { freeBytes } from "../format/free-bytes.ts";
+import { freeBytes } from "../../base/free-bytes.ts";
 import { RestoreLaneCore } from "./restore-lane.ts";
 import type { LaneAnswer, LaneAsk } from "./restore-lanes.ts";
 
