@@ -133,7 +133,7 @@ export class ToyDatabase {
     yield;
     this.#create(`${name}.data`, records);
     yield;
-    this.#create(`${name}.checkpoint`, JSON.stringify({ firstLog }));
+    this.#create(`${name}.checkpoint`, JSON.stringify({ firstLog, sum: sumOf(records) }));
     yield;
   }
 
@@ -143,9 +143,13 @@ export class ToyDatabase {
     this.#setNumber += 1;
     const name = `filesets/${name4(this.#setNumber)}`;
     yield;
-    this.#create(`${name}.data`, encodeRecords(flushed));
+    const records = encodeRecords(flushed);
+    this.#create(`${name}.data`, records);
     yield;
-    this.#create(`${name}.checkpoint`, JSON.stringify({ records: flushed.size }));
+    this.#create(
+      `${name}.checkpoint`,
+      JSON.stringify({ records: flushed.size, sum: sumOf(records) }),
+    );
     for (const number of flushed.keys()) this.#unflushed.delete(number);
     yield;
   }
@@ -246,6 +250,11 @@ export function missingRecords(
   found: ReadonlyMap<number, string>,
 ): number[] {
   return [...wanted].filter(([number, text]) => found.get(number) !== text).map(([n]) => n);
+}
+
+/** What a checkpoint says of its data. */
+function sumOf(text: string): number {
+  return Bun.hash.adler32(new TextEncoder().encode(text));
 }
 
 function encodeRecords(records: ReadonlyMap<number, string>): string {
