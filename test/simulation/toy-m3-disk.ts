@@ -125,6 +125,8 @@ export function recover(
   const newest = newestCompleteSnapshot(files, snapshots);
   const isOurs = (folder: string, fileset: Fileset): boolean =>
     isKept(folder, fileset) &&
+    // One that is being deleted: a newer snapshot is complete.
+    missingDataParts(fileset).length === 0 &&
     (rule === "latest-volume" || snapshotUuidOf(files, folder, fileset) === newest?.uuid);
   if (newest !== undefined) {
     for (const { key, fileset, folder } of latestFilesets(files, snapshots, isOurs)) {

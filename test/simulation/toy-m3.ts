@@ -10,16 +10,12 @@ import { joinPath } from "../../src/base/path.ts";
 import type { FileSystem } from "../../src/base/doors.ts";
 import {
   commitLogFileName,
-  compareFilesets,
   filesetFileName,
   groupFilesets,
   parseSnapshotMetadataName,
   snapshotMetadataNames,
 } from "../../src/products/m3/fileset-names.ts";
-import {
-  newestCompleteSnapshot,
-  readSnapshotMetadata,
-} from "../../src/products/m3/snapshot-metadata.ts";
+import { newestCompleteSnapshot } from "../../src/products/m3/snapshot-metadata.ts";
 import {
   encodeFileset,
   encodeIndexFileset,
@@ -56,7 +52,9 @@ const SHARDS = [0, 1] as const;
 /** In steps of the toy's clock. */
 const BLOCK_STEPS = 600;
 const BUFFER_PAST_STEPS = 60;
-const RETENTION_BLOCKS = 6;
+const RETENTION_BLOCKS = 5;
+/** Up to where the dice say: write points, close logs, mediate, flush cold writes. */
+const WEIGHTS = [0.3, 0.4, 0.8, 1];
 const PENDING_COUNT_MAX = 12;
 
 /** A running M3 on a disk. */
@@ -107,10 +105,9 @@ export class ToyM3 {
   run(steps: number): void {
     for (let done = 0; done < steps; done += 1) {
       this.now += 1;
-      const [writer, ...others] = this.#processes;
-      // Half of the time it writes.
-      const chosen = this.#fraction() < 0.5 ? writer : others[this.#below(others.length)];
-      chosen?.next();
+      const dice = this.#fraction();
+      const chosen = WEIGHTS.findIndex((share) => dice < share);
+      this.#processes[chosen]?.next();
     }
   }
 
@@ -273,11 +270,9 @@ export class ToyM3 {
         const points = this.#unflushed.get(keyOf({ shard, block }));
         if (points === undefined || points.size === 0) continue;
         const start = BigInt(block) * BLOCK_NS;
-        const last = groupFilesets(namesOf(this.#files, folder))
-          .filesets.filter(
-            (one) => one.blockStartNs === start && isComplete(this.#files, folder, one),
-          )
-          .at(-1);
+        const last = groupFilesets(namesOf(this.#files, folder)).filesets.findLast(
+          (one) => one.blockStartNs === start && isComplete(this.#files, folder, one),
+        );
         const volume = (last?.volume ?? -1) + 1;
         yield* this.#writeFileset("snapshots", {
           shard,
@@ -362,7 +357,7 @@ export class ToyM3 {
     for (;;) {
       for (let pause = this.#below(60); pause > 0; pause -= 1) yield;
       yield* this.#cleanData();
-      for (const [key, volume] of [...this.#volumes]) {
+      for (const [key, volume] of new Map(this.#volumes)) {
         const points = new Set(this.#unflushed.get(key));
         const [shard = 0, block = 0] = key.split("/").map(Number);
         if (points.size === 0 || block < this.oldestBlock) continue;
@@ -425,10 +420,12 @@ export class ToyM3 {
     }
   }
 
-  /** Opened first, filled then: an empty file is seen in between. */
+  /** Opened first, filled then: an empty file is seen in between, always of those that matter. */
   *#writeFile(path: string, bytes: Uint8Array): Steps {
-    writeWhole(this.#files, path, new Uint8Array(0));
-    yield;
+    if (path.endsWith("-checkpoint.db") || this.#chance(0.2)) {
+      writeWhole(this.#files, path, new Uint8Array(0));
+      yield;
+    }
     writeWhole(this.#files, path, bytes);
     yield;
   }
