@@ -26,7 +26,7 @@ import { completeSettings, nodeConfig, PORTS_PER_NODE, portsOf } from "./m3-sett
 import type { M3Ports, M3Settings } from "./m3-settings.ts";
 
 const STATE_FILE = "realm.json";
-const UP_MS_MAX = 120_000;
+const UP_MS_MAX = 180_000;
 const FILES_POLL_MS = 500;
 const STOP_MS_MAX = 30_000;
 
@@ -395,6 +395,8 @@ export class M3Realm implements AsyncDisposable {
         return true;
       } catch (thrown) {
         const now = thrown instanceof Error ? thrown.message : String(thrown);
+        // An earlier try was done although its answer did not come.
+        if (refusal !== "" && /: 409 /.test(now)) return true;
         if (/: 4\d\d /.test(now)) throw thrown;
         refusal = now;
         return false;
