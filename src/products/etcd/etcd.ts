@@ -7,6 +7,7 @@
  * A restore of prefixes writes the keys back; a restore of a snapshot puts the file in its place and
  * says the command that makes members of it, since that takes etcd down.
  */
+import assert from "node:assert/strict";
 import { z } from "zod";
 import { AppError, toAppError } from "../../base/error.ts";
 import { joinPath, textFromPath } from "../../base/path.ts";
@@ -59,6 +60,9 @@ const stateSchema = z.strictObject({
     ])
     .nullable(),
 });
+/** Where the node that got the snapshot put it. */
+const placedSchema = z.object({ file: z.string() });
+
 type EtcdState = z.infer<typeof stateSchema>;
 
 /** An etcd cluster. */
@@ -93,7 +97,7 @@ function restorePhases(config: EtcdConfig): readonly Phase[] {
       on: "cluster",
       name: "tell",
       run: async (context) => {
-        for (const line of restoreCommands(config, stateOf(context))) context.say(line);
+        for (const line of restoreCommands(context)) context.say(line);
         return {};
       },
     },
@@ -103,12 +107,13 @@ function restorePhases(config: EtcdConfig): readonly Phase[] {
 /** Chooses the node that reads; asks etcd what it is. */
 async function look(config: EtcdConfig, context: ClusterPhaseContext): Promise<ClusterOutcome> {
   const client = clientOf(config, context);
-  const [first] = context.nodes;
-  if (first === undefined) throw new AppError("not-found", "No node can read from etcd.");
+  // The same one each time, so that its catalog knows what was stored.
+  const [reader] = context.nodes.map(({ name }) => name).toSorted();
+  assert(reader !== undefined);
   const status = await client.status(context.signal);
   const members = await client.members(context.signal);
   const state: EtcdState = {
-    node: first.name,
+    node: reader,
     version: status.version,
     clusterId: status.clusterId.toString(16),
     members: members.map(({ name, peerUrls, learner }) => {
@@ -117,7 +122,7 @@ async function look(config: EtcdConfig, context: ClusterPhaseContext): Promise<C
     ranges: config.prefixes === undefined ? null : disjointRanges(config.prefixes),
     taken: null,
   };
-  return { state: { etcd: state }, inputs: { "*": { reader: first.name } } };
+  return { state: { etcd: state }, inputs: { "*": { reader } } };
 }
 
 async function read(config: EtcdConfig, context: NodePhaseContext): Promise<Json> {
@@ -186,7 +191,8 @@ async function write(config: EtcdConfig, context: NodePhaseContext): Promise<Jso
   const { writer, ranges } = z
     .object({ writer: z.string(), ranges: z.array(z.string()).nullable() })
     .parse(context.input);
-  if (writer !== context.node || ranges === null) return {};
+  if (writer !== context.node) return {};
+  if (ranges === null) return { file: textFromPath(joinPath(config.root, SNAPSHOT_FILE)) };
   if (context.restore?.isPartial === true && context.restore.paths.length > 0) return {};
   const loaded = await loadKeys(clientOf(config, context), {
     files: context.doors.files,
@@ -203,9 +209,15 @@ async function write(config: EtcdConfig, context: NodePhaseContext): Promise<Jso
 }
 
 /** What somebody has to do with a snapshot, a line each; empty for prefixes. */
-function restoreCommands(config: EtcdConfig, state: EtcdState): string[] {
+function restoreCommands(context: ClusterPhaseContext): string[] {
+  const state = stateOf(context);
   if (state.ranges !== null) return [];
-  const file = textFromPath(joinPath(config.root, SNAPSHOT_FILE));
+  const answers = context.results.get("write") ?? new Map<string, Json>();
+  const placed = [...answers].flatMap(([node, answer]) => {
+    const parsed = placedSchema.safeParse(answer);
+    return parsed.success ? [{ node, file: parsed.data.file }] : [];
+  });
+  const [{ node, file } = { node: state.node, file: SNAPSHOT_FILE }] = placed;
   const voters = state.members.filter(({ learner }) => !learner);
   const cluster = voters.flatMap(({ name, peerUrls }) => peerUrls.map((url) => `${name}=${url}`));
   const commands = voters.map(({ name, peerUrls }) =>
@@ -218,7 +230,7 @@ function restoreCommands(config: EtcdConfig, state: EtcdState): string[] {
     ].join(" "),
   );
   return [
-    `The snapshot is at ${file}. Stop every member, copy it to each, and there run, with its own ` +
+    `The snapshot is at ${file} on node ${node}. Stop every member, copy it to each, and there run, with its own ` +
       "addresses if they changed (etcdctl in place of etcdutl before etcd 3.5):",
     ...commands,
     "Then start each member on its new data directory.",

@@ -234,7 +234,7 @@ function outages({ etcd, directory }: TestEtcd): void {
       } finally {
         await alone.stop();
       }
-    });
+    }, 120_000);
 
     test("that is none is told so", async () => {
       const server = Bun.serve({ port: 0, fetch: () => new Response("<html>") });
