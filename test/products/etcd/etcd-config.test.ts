@@ -18,7 +18,7 @@ function parse(product: string) {
 test("a full section is read, with its paths and secrets resolved", () => {
   const { product } = parse(
     `  root: dumps/{node}\n  prefixes: [app/, single]\n  etcd:\n    ${ETCD}\n` +
-      "    tls: {ca: ca.pem, certificate: '{node}.pem', key: /keys/{node}.key}\n" +
+      "    tls: {ca: ca.pem, certificate: '{node}.pem', key: '/keys/{node}.key'}\n" +
       "    user: {name: root, password: {env: ETCD_PASSWORD}}\n    requestTimeout: 3s",
   ).self;
   expect(product).toMatchObject({
