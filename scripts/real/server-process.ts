@@ -31,7 +31,7 @@ export type StartOptions = {
 
 /** Starts a server in a session of its own; does not wait until it answers. */
 export function startServer(options: StartOptions): ServerProcess {
-  const [program = "", ...args] = options.argv;
+  const [program = "", ...args] = options.isLasting ? options.argv : bound(options.argv);
   const log = fs.openSync(options.logFile, "a");
   const child = spawn(program, args, {
     detached: true,
@@ -46,6 +46,11 @@ export function startServer(options: StartOptions): ServerProcess {
   fs.writeFileSync(options.processFile, JSON.stringify(server));
   if (!options.isLasting) process.once("exit", () => signal(server, "SIGKILL"));
   return server;
+}
+
+/** Ends it with this process even if that is killed, where the system has the program for it. */
+function bound(argv: readonly string[]): readonly string[] {
+  return Bun.which("setpriv") === null ? argv : ["setpriv", "--pdeathsig", "KILL", "--", ...argv];
 }
 
 /** The process that a file names; undefined if it has ended or was never started. */
