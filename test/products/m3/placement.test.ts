@@ -22,6 +22,16 @@ import type { WireInstance } from "./placement-wire.ts";
 const ABC = evenInstances(["a", "b", "c"], 4, 2);
 const PLAIN = placementBytes({ instances: ABC, replicaFactor: 2, shardCount: 4 });
 
+/** What M3 1.5.0 wrote for three nodes on one machine, four shards, three replicas. */
+const FROM_M3 = Buffer.from(
+  "CmUKCm0zZGJfbm9kZTISVwoKbTNkYl9ub2RlMhIGZ3JvdXAyGghlbWJlZGRlZCBkKg8xMjcuMC4wLjE6MTYwNTAyAhAB" +
+    "MgQIARABMgQIAhABMgQIAxABQgkxMjcuMC4wLjFIsn1SAApmCgptM2RiX25vZGUzElgKCm0zZGJfbm9kZTMSBmdyb3Vw" +
+    "MxoIZW1iZWRkZWQgZCoPMTI3LjAuMC4xOjI4MTExMgIQATIECAEQATIECAIQATIECAMQAUIJMTI3LjAuMC4xSM/bAVIA" +
+    "CmYKCm0zZGJfbm9kZTESWAoKbTNkYl9ub2RlMRIGZ3JvdXAxGghlbWJlZGRlZCBkKg8xMjcuMC4wLjE6MjY1NzIyAhAB" +
+    "MgQIARABMgQIAhABMgQIAxABQgkxMjcuMC4wLjFIzM8BUgAQAxgEIAE=",
+  "base64",
+);
+
 /** Shard 1 moves from `a` to `d`, which has nothing else; all of it twice replicated. */
 const MOVING: readonly WireInstance[] = [
   {
@@ -65,6 +75,19 @@ describe("reading", () => {
 
   test("gives an even placement back byte for byte", () => {
     expect(Buffer.from(encodePlacement(parsePlacement(PLAIN))).equals(PLAIN)).toBe(true);
+  });
+
+  test("reads what a real M3 wrote, and gives it back byte for byte", () => {
+    const placement = parsePlacement(new Uint8Array(FROM_M3));
+    const described = describePlacement(placement);
+    expect(listPlacementProblems(placement)).toEqual([]);
+    expect(described).toMatchObject({ replicaFactor: 3, shardCount: 4, isMirrored: false });
+    expect(described.instances.map(({ id, endpoint, port }) => [id, endpoint, port])).toEqual([
+      ["m3db_node1", "127.0.0.1:26572", 26572],
+      ["m3db_node2", "127.0.0.1:16050", 16050],
+      ["m3db_node3", "127.0.0.1:28111", 28111],
+    ]);
+    expect(FROM_M3.equals(encodePlacement(placement))).toBe(true);
   });
 
   test("finds each break of M3's rules and names shards and instances", () => {
