@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { realClock } from "../src/base/clock.ts";
 import { realDatabases } from "../src/base/databases.ts";
-import type { Doors, Network } from "../src/base/doors.ts";
+import type { Doors, FileSystem, Network } from "../src/base/doors.ts";
 import { realFileSystem } from "../src/base/file-system.ts";
 import { realOutside } from "../src/base/outside.ts";
 import { pathFromText } from "../src/base/path.ts";
@@ -36,6 +36,8 @@ const optionsSchema = z.strictObject({
   /** Of the backup to make, or to restore. */
   name: z.string().optional(),
   target: z.string().optional(),
+  /** Globs of what to restore. */
+  paths: z.array(z.string()).optional(),
   drop: z.array(z.string()).optional(),
   immutable: z.array(z.string()).optional(),
   appendOnly: z.array(z.string()).optional(),
@@ -63,17 +65,25 @@ const CLEANUP_COUNT = 3;
 
 if (import.meta.main) {
   const [command = "", json = "{}"] = process.argv.slice(2);
-  const answer = await run(command, optionsSchema.parse(JSON.parse(json)));
+  const answer = await runAstacus(command, JSON.parse(json));
   console.log(JSON.stringify(answer));
 }
 
-async function run(command: string, settings: Settings): Promise<AstacusNodeAnswer> {
+/** Does one thing; the source may lie in another file system than the real one. */
+export async function runAstacus(
+  command: string,
+  options: unknown,
+  files: FileSystem = realFileSystem,
+): Promise<AstacusNodeAnswer> {
+  const settings = optionsSchema.parse(options);
   mkdirSync(settings.home, { recursive: true });
   if (command === "init") await makeDirectorySite({ name: "bench", path: settings.repository });
   const path = settings.repository;
   await using site = countRequests(await openDirectorySite({ name: "bench", path }));
   const result =
-    command === "init" ? await init(site, settings) : await runMember(command, site, settings);
+    command === "init"
+      ? await init(site, settings)
+      : await runMember(command, { site, settings, files });
   return {
     requests: site.requests,
     siteBytesRead: site.bytesRead,
@@ -85,18 +95,25 @@ async function run(command: string, settings: Settings): Promise<AstacusNodeAnsw
 
 async function init(site: CountingSite, settings: Settings): Promise<unknown> {
   const chunker = { rule: "astacus-cdc-1", averageSizeBytes: settings.averageSizeBytes } as const;
-  return Repository.init(site, { doors: openDoors(mustNotCall), chunker, node: NODE });
+  return Repository.init(site, {
+    doors: openDoors(realFileSystem, mustNotCall),
+    chunker,
+    node: NODE,
+  });
 }
 
 async function runMember(
   command: string,
-  site: CountingSite,
-  settings: Settings,
+  {
+    site,
+    settings,
+    files,
+  }: { readonly site: CountingSite; readonly settings: Settings; readonly files: FileSystem },
 ): Promise<unknown> {
   const config = configOf(settings);
   // A member calls itself as it calls others.
   let member: Member | undefined = undefined;
-  const doors = openDoors(async (_address, method, body, options) => {
+  const doors = openDoors(files, async (_address, method, body, options) => {
     const signal = options.signal ?? AbortSignal.timeout(options.timeoutMs);
     const emit = options.onEvent ?? (() => undefined);
     return member?.handle(method, body, { signal, emit });
@@ -123,12 +140,18 @@ async function runMember(
 }
 
 async function act(command: string, member: Member, settings: Settings): Promise<unknown> {
-  const { name } = settings;
+  const { name, paths } = settings;
   switch (command) {
     case "backup":
       return ended(member, member.startBackup(name === undefined ? {} : { name }));
     case "restore":
-      return ended(member, member.startRestore(name === undefined ? {} : { backup: name }));
+      return ended(
+        member,
+        member.startRestore({
+          ...(name === undefined ? {} : { backup: name }),
+          ...(paths === undefined ? {} : { paths }),
+        }),
+      );
     case "list":
       return (await member.listBackups()).length;
     case "drop":
@@ -188,11 +211,11 @@ function chunkerOf(repository: Repository): ChunkerSettings {
   return { rule, averageSizeBytes };
 }
 
-function openDoors(call: Network["call"]): Doors {
+function openDoors(files: FileSystem, call: Network["call"]): Doors {
   return {
     clock: realClock,
     random: realRandom,
-    files: realFileSystem,
+    files,
     databases: realDatabases,
     network: { call },
     outside: realOutside,
