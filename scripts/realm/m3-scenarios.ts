@@ -31,6 +31,9 @@ export type Scenario = {
 /** A check with fewer points proves nothing. */
 const POINT_COUNT_MIN = 500;
 
+/** A log of this size has chunks of points behind its first one. */
+const LOG_SIZE_BYTES_MIN = 500;
+
 /** All of them, in the order in which they are run. */
 export const M3_SCENARIOS: readonly Scenario[] = [
   { name: "wipe-all", what: "backup under writes, all nodes and etcd wiped", run: wipeAll },
@@ -164,11 +167,12 @@ async function damage(context: ScenarioContext): Promise<Figures> {
   await using scene = await stage(context, "damage");
   scene.beginLoad();
   await untilFlushed(scene);
+  // A clean end would leave logs that are hardly more than a header.
+  await scene.realm.killAll();
   await scene.endLoad();
-  await scene.realm.stopAll();
   const { dataFolder } = scene.realm.node(1);
   const fileset = largest(join(dataFolder, "data"), /-data\.db$/);
-  const log = largest(join(dataFolder, "commitlogs"), /\.db$/);
+  const log = newestLog(join(dataFolder, "commitlogs"));
   for (const path of [fileset, log]) flipBit(path);
   const backup = await scene.backup();
   mustBe(!backup.complete, "a backup of damaged files is marked");
@@ -324,6 +328,17 @@ function largest(folder: string, pattern: RegExp): string {
   const [first] = files;
   if (first === undefined || first.size === 0) throw new Error(`${folder} has nothing to damage`);
   return first.path;
+}
+
+/** Older ones may be of no use to M3 any more, and are then in no backup. */
+function newestLog(folder: string): string {
+  const logs = fs
+    .readdirSync(folder)
+    .map((name) => ({ path: join(folder, name), index: Number(/-(\d+)\.db$/.exec(name)?.[1]) }))
+    .toSorted((a, b) => b.index - a.index);
+  const log = logs.find(({ path }) => fs.statSync(path).size > LOG_SIZE_BYTES_MIN);
+  if (log === undefined) throw new Error(`${folder} has no log to damage`);
+  return log.path;
 }
 
 function flipBit(path: string): void {
