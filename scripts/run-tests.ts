@@ -36,7 +36,7 @@ const TEST_TIMEOUT_MS = 120_000;
 /** Folders whose line coverage is measured; it costs little where the code waits on no process. */
 const MEASURED = ["test/cas", "test/cluster", "test/simulation"] as const;
 
-/** What the simulator alone must reach of the parts that lose data when they are wrong, in percent of lines. */
+/** What the simulator alone must reach of what loses data when it is wrong, in percent of lines. */
 const COVERAGE_FLOOR = 85;
 const SIMULATOR = "test/simulation";
 const COVERED = ["src/cas/", "src/cluster/"];
@@ -170,7 +170,7 @@ function coverageOptions(folder: string, target: string | undefined): string[] {
   return ["--coverage", "--coverage-reporter=lcov", `--coverage-dir=${directory}`];
 }
 
-/** Prints what the simulator reached, and all measured folders; fails if the simulator is below the floor. */
+/** Prints what the simulator reached, and all measured folders; fails if it is below the floor. */
 function judgeCoverage(results: readonly FolderResult[]): string[] {
   const measured = results.filter(({ coverageFile }) => coverageFile !== undefined);
   if (measured.length < MEASURED.length) return [];

@@ -14,12 +14,13 @@ import { between, count, renderPairs, renderTable, time } from "./table.ts";
 
 const RECENT_SHOWN = 5;
 
-/** Shows the cluster. Ends with 1 if a node does not answer. */
+/** Shows the cluster. Ends with 1 if a node or the site does not answer. */
 export async function status(run: CommandRun): Promise<CommandEnd> {
   const client = await connect(run);
   const state = await client.get<ClusterStatus>("/v1/status");
   print(run, state, () => renderStatus(state));
-  return state.nodes.every((node) => node.reachable) ? EXIT.done : EXIT.failed;
+  const isWell = state.siteError === undefined && state.nodes.every((node) => node.reachable);
+  return isWell ? EXIT.done : EXIT.failed;
 }
 
 /** Stops an operation; takes the first letters of an id too. */
@@ -78,6 +79,7 @@ function renderStatus(state: ClusterStatus): string {
     ["cluster", `${state.cluster} (${state.product}), asked at node ${state.node}`],
     ["version", state.version],
     ["site", `${site.name} at ${site.location}`],
+    ...(state.siteError === undefined ? [] : [["log", `UNREAD: ${state.siteError}`] as const]),
     ["repository", `${state.repository}, log at ${count(state.sequence)}`],
     ["backups", count(state.backups)],
     ["newest", newest],

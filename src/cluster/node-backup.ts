@@ -51,21 +51,26 @@ export class NodeBackupSession {
     await repository.catchUp(signal);
     mustHaveSpace(parts);
     const plane = parts.openPlane();
-    const backup = new NodeBackup({
-      repository,
-      catalog,
-      doors,
-      plane,
-      source: parts.openSource(),
-      claims: claimsFor(parts, options.lease),
-      settings: config.backup,
-      operation: request.operation,
-      node: config.node,
-      lookUpAll: options.lookUpAll,
-      onProgress: (progress) => options.emit(eventOf(progress)),
-      signal,
-    });
-    return new NodeBackupSession(parts, backup, plane);
+    try {
+      const backup = new NodeBackup({
+        repository,
+        catalog,
+        doors,
+        plane,
+        source: parts.openSource(),
+        claims: claimsFor(parts, options.lease),
+        settings: config.backup,
+        operation: request.operation,
+        node: config.node,
+        lookUpAll: options.lookUpAll,
+        onProgress: (progress) => options.emit(eventOf(progress)),
+        signal,
+      });
+      return new NodeBackupSession(parts, backup, plane);
+    } catch (thrown) {
+      await plane[Symbol.asyncDispose]();
+      throw thrown;
+    }
   }
 
   async store(context: NodePhaseContext): Promise<JsonValue> {

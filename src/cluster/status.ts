@@ -17,6 +17,8 @@ export type ClusterStatus = {
   readonly version: string;
   readonly repository: string;
   readonly site: { readonly name: string; readonly location: string; readonly id: string };
+  /** Why the log could not be read; what is said of backups is then what this node knew before. */
+  readonly siteError?: string;
   readonly sequence: number;
   readonly backups: number;
   readonly lastComplete?: {
@@ -54,7 +56,8 @@ export async function clusterStatus(
   signal: AbortSignal,
 ): Promise<ClusterStatus> {
   const { config, repository, doors, version, product } = parts;
-  const state = await repository.catchUp(signal);
+  const siteError = await failureOf(() => repository.catchUp(signal), signal);
+  const { state } = repository;
   const newest = newestComplete(state, config.cluster);
   const nodes = await Promise.all(
     config.nodes.map(async (one) => {
@@ -89,6 +92,7 @@ export async function clusterStatus(
     version,
     repository: state.repositoryId,
     site: { name: repository.site.name, location: repository.site.location, id: state.siteId },
+    ...(siteError === undefined ? {} : { siteError }),
     sequence: state.sequence,
     backups: [...state.backups.values()].filter((one) => one.forgotten === undefined).length,
     ...(newest === undefined
@@ -109,4 +113,18 @@ export async function clusterStatus(
     ...(node.lease === undefined ? {} : { lease: node.lease }),
     nodes,
   };
+}
+
+/** What went wrong, in words: a status that cannot read the log says so, and the rest. */
+async function failureOf(
+  work: () => Promise<unknown>,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    await work();
+    return undefined;
+  } catch (thrown) {
+    signal.throwIfAborted();
+    return toAppError(thrown).message;
+  }
 }

@@ -4,6 +4,7 @@
  * a read of all of it.
  */
 import type { FileStat } from "../../base/doors.ts";
+import { AppError } from "../../base/error.ts";
 import { fromHex } from "../../base/hex.ts";
 import type { BackupContext } from "./backup-context.ts";
 import { RACY_MS_DEFAULT } from "./backup-settings.ts";
@@ -71,7 +72,10 @@ export class FileDecider {
     if (content.form === "inline") {
       return this.#useAll(content.chunks) ? known : this.read(entry);
     }
-    return this.#useTree(content).then((isKnown) => (isKnown ? known : this.read(entry)));
+    return this.#unlessDamaged(
+      entry,
+      this.#useTree(content).then((isKnown) => (isKnown ? known : this.read(entry))),
+    );
   }
 
   #useAll(chunks: readonly ChunkRef[]): boolean {
@@ -110,8 +114,11 @@ export class FileDecider {
       for (const chunk of kept) prefix.add(chunk);
       return { how: "read", task, prefix };
     }
-    return this.#readPrefix(content, isTrusted).then((prefix) =>
-      prefix === undefined ? read : { how: "read", task, prefix },
+    return this.#unlessDamaged(
+      entry,
+      this.#readPrefix(content, isTrusted).then((prefix) =>
+        prefix === undefined ? read : { how: "read", task, prefix },
+      ),
     );
   }
 
@@ -132,6 +139,16 @@ export class FileDecider {
       }
     }
     return prefix;
+  }
+
+  /** A stored list of chunks that has rotted costs a read of the file, not the backup. */
+  async #unlessDamaged(entry: WalkEntry, decision: Promise<FileDecision>): Promise<FileDecision> {
+    try {
+      return await decision;
+    } catch (thrown) {
+      if (!(thrown instanceof AppError) || thrown.kind !== "damaged") throw thrown;
+      return this.read(entry);
+    }
   }
 
   #readOptions(): { readonly signal?: AbortSignal | undefined } {
