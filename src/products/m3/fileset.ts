@@ -20,6 +20,7 @@ export type FilesetInfo = {
   /** Series in the block. */
   readonly entryCount: number;
   readonly majorVersion: number;
+  /** By its snapshot's id: M3 1.5 writes the type of a flush into the info of both. */
   readonly kind: "flush" | "snapshot";
   /** Of snapshots: when it began, and 32 hex digits that its metadata name as well. */
   readonly snapshotTimeNs: bigint;
@@ -93,14 +94,14 @@ const INDEX_INFO_TYPE = 2;
 export function parseFilesetInfo(bytes: Uint8Array): FilesetInfo {
   const fields = infoSchema.safeParse(decodeRootObject(bytes, INDEX_INFO_TYPE)?.fields);
   if (!fields.success) throw damagedInfo("fileset");
-  const [blockStartNs, blockSizeNs, entryCount, majorVersion, , , time, fileType, uuid, volume] =
+  const [blockStartNs, blockSizeNs, entryCount, majorVersion, , , time, , uuid, volume] =
     fields.data;
   return {
     blockStartNs,
     blockSizeNs,
     entryCount,
     majorVersion,
-    kind: fileType === 1 ? "snapshot" : "flush",
+    kind: (uuid?.length ?? 0) > 0 ? "snapshot" : "flush",
     snapshotTimeNs: time ?? 0n,
     snapshotUuid: Buffer.from(uuid ?? []).toString("hex"),
     volume: volume ?? 0,

@@ -88,13 +88,12 @@ export function encodeFileset(content: FilesetContent): [part: string, bytes: Ui
   return [...parts, ["digest", digest], ["checkpoint", encodeChecksum(adler32(digest))]];
 }
 
-/** The info file of a data or snapshot fileset, as M3 1.5 writes it. */
+/** The info file of a data or snapshot fileset, as M3 1.5 writes it: of type 0 in any case. */
 export function encodeFilesetInfo(content: FilesetContent): Uint8Array {
   const { blockStartNs, volume, entryCount, snapshotUuid } = content;
   const uuid = snapshotUuid === undefined ? null : Buffer.from(snapshotUuid, "hex");
-  const isSnapshot = snapshotUuid === undefined ? 0 : 1;
   const head = [blockStartNs, 60_000_000_000n, entryCount, 1, [1], [8, 2]];
-  const fields = [...head, blockStartNs, isSnapshot, uuid, volume, 1];
+  const fields = [...head, blockStartNs, 0, uuid, volume, 1];
   return Buffer.concat([encode(1), encode([2, fields], { useBigInt64: true })]);
 }
 
