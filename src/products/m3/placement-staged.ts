@@ -87,12 +87,14 @@ function moveInstances(placement: Placement, moves: NodeMoves): Placement | unde
   const targets = new Map(moves.instances.map(({ from, to }) => [from, to]));
   const mappings = instancesOf(placement).flatMap((instance): InstanceMapping[] => {
     const target = targets.get(instance.id);
-    const id = target?.id ?? instance.id;
     const zone = target?.zone ?? instance.zone;
     const [host, port] = splitEndpoint(instance.endpoint);
     const newHost = moves.hosts.get(host) ?? hostOf(target) ?? host;
     const hostname = moves.hosts.get(instance.hostname) ?? target?.hostname ?? instance.hostname;
     const endpoint = host === "" ? instance.endpoint : newHost + port;
+    // m3aggregator is often named by its address.
+    const isAddress = instance.id === instance.endpoint;
+    const id = target?.id ?? (isAddress ? endpoint : instance.id);
     const isSame =
       id === instance.id &&
       zone === instance.zone &&

@@ -32,6 +32,15 @@ const FROM_M3 = Buffer.from(
   "base64",
 );
 
+/** The staged placement that M3 1.5.0 wrote for two mirrored aggregators, named by their addresses. */
+const STAGED_FROM_M3 = Buffer.from(
+  "CooCCn4KC20zYWdnMTo2MDAwEm8KC20zYWdnMTo2MDAwEgJnMRoIZW1iZWRkZWQgZCoLbTNhZ2cxOjYwMDAyCiCAsOmw" +
+    "vcqf9RgyDAgBIICw6bC9yp/1GDIMCAIggLDpsL3Kn/UYMgwIAyCAsOmwvcqf9Rg4AUIGbTNhZ2cxSPAuUgAKfgoLbTNh" +
+    "Z2cyOjYwMDASbwoLbTNhZ2cyOjYwMDASAmcyGghlbWJlZGRlZCBkKgttM2FnZzI6NjAwMDIKIICw6bC9yp/1GDIMCAEg" +
+    "gLDpsL3Kn/UYMgwIAiCAsOmwvcqf9RgyDAgDIICw6bC9yp/1GDgBQgZtM2FnZzJI8C5SABACGAQgATABOAE=",
+  "base64",
+);
+
 /** Shard 1 moves from `a` to `d`, which has nothing else; all of it twice replicated. */
 const MOVING: readonly WireInstance[] = [
   {
@@ -320,6 +329,22 @@ describe("placements beside the database's", () => {
       expect([instance?.id, instance?.endpoint, instance?.hostname]).toEqual(wanted[0]!);
     }
     expect(() => mapAnyPlacement(bytes, moves)).toThrow("Two instances would have the endpoint");
+  });
+
+  test("of a real m3aggregator follow their hosts, back and forth to the byte", () => {
+    const hosts = (from: string, to: string) => {
+      return { key: "/placement/e/m3aggregator", instances: [], hosts: new Map([[from, to]]) };
+    };
+    const bytes = new Uint8Array(STAGED_FROM_M3);
+    const moved = mapAnyPlacement(bytes, hosts("m3agg2", "other"));
+    const read = readAnyPlacement(moved);
+    const placements = read.kind === "staged" ? read.placements : [];
+    expect(placements.map((each) => instancesOf(each).map(({ id }) => id))).toEqual([
+      ["m3agg1:6000", "other:6000"],
+    ]);
+    expect(describePlacement(placements[0]!)).toMatchObject({ isMirrored: true, shardCount: 4 });
+    const back = mapAnyPlacement(moved, hosts("other", "m3agg2"));
+    expect(STAGED_FROM_M3.equals(back)).toBe(true);
   });
 
   test("are refused where they cannot be read and name a moved instance", () => {
