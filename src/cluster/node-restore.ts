@@ -37,8 +37,7 @@ export async function planOnNode(
       ownerPolicy: parts.config.restore.owner,
       extra: request.paths.length === 0 ? target.extra : "keep",
       captureFolders: [parts.config.scratchFolder],
-      locate: (id) => parts.repository.index.find(id)[0],
-      together: (ask) => parts.repository.index.together(ask),
+      locate: (ids) => parts.repository.index.findMany(ids).map(([place]) => place),
       signal,
     });
     plans.push({

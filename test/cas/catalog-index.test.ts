@@ -36,6 +36,9 @@ describe("the index", () => {
     ]);
     for (const id of built.chunks) expect(index.find(id)).toHaveLength(1);
     expect(index.find(chunkId("p", 150))).toEqual([]);
+    const asked = [chunkId("p", 150), ...built.chunks, chunkId("p", 7), chunkId("p", 7)];
+    expect(index.findMany(asked)).toEqual(asked.map((id) => index.find(id)));
+    expect(index.findMany([])).toEqual([]);
     expect(index.countChunks()).toBe(300);
     const [pack] = built.packs;
     expect(index.findPack(pack!.id)).toEqual({ ...pack!, segment: built.ref.id });

@@ -142,7 +142,7 @@ describe("the order of work", () => {
   test("plans which frames of which packs will be read", async () => {
     using prepared = await prepare(everyKind());
     const { index } = prepared.builder.repository;
-    const locate = (id: Uint8Array) => index.find(id)[0];
+    const locate = (ids: readonly Uint8Array[]) => index.findMany(ids).map(([place]) => place);
     const rest = { files: memoryDisk(), target: "/t/x" };
     const plan = await planVolumeRestore({ ...optionsOf(prepared, rest), locate });
     expect(plan.packs).toBeGreaterThan(0);

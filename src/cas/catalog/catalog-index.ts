@@ -25,6 +25,7 @@ import {
   readPackValue,
 } from "./pack-row.ts";
 import type { KnownPack, PackRow } from "./pack-row.ts";
+import { idKey } from "../format/bytes.ts";
 import { readFrameLengths } from "../format/pack.ts";
 import type { FrameCodec } from "../format/pack.ts";
 
@@ -79,6 +80,7 @@ const SCHEMA = `
 
 const CHUNK_COLUMN_COUNT = 6;
 const INSERT_ROW_COUNT = 64;
+const FIND_COUNT = 64;
 const PACK_CACHE_COUNT = 4096;
 const PAGE_COUNT = 200;
 const SWEEP_CHUNK_COUNT_MIN = 100_000;
@@ -97,6 +99,7 @@ type ChunkValue = Uint8Array | number;
 export class ChunkIndex {
   readonly #catalog: Catalog;
   readonly #findChunk: Statement<ChunkRow, [Uint8Array]>;
+  readonly #findChunks: Statement<ChunkRow & { id: Uint8Array }, Uint8Array[]>;
   readonly #findPackByNumber: Statement<PackRow, [number]>;
   /** By number; the oldest goes first. */
   readonly #packs = new Map<number, KnownPack | undefined>();
@@ -109,6 +112,10 @@ export class ChunkIndex {
     guardRead(() => database.run(SCHEMA));
     this.#findChunk = database.query(
       "SELECT pack, frame, start, length, checksum FROM index_chunk WHERE id = ? ORDER BY pack",
+    );
+    this.#findChunks = database.query(
+      `SELECT id, pack, frame, start, length, checksum FROM index_chunk
+       WHERE id IN (${Array.from({ length: FIND_COUNT }, () => "?").join(", ")}) ORDER BY id, pack`,
     );
     this.#findPackByNumber = database.query(
       `SELECT number, id, birth, value, checksum,
@@ -227,11 +234,6 @@ export class ChunkIndex {
     });
   }
 
-  /** Asks many things in one transaction: SQLite's locks for each would cost more than the answers. */
-  together<Result>(ask: () => Result): Result {
-    return guardRead(() => this.#catalog.database.transaction(ask)());
-  }
-
   /** True if no chunk can be found here: then nobody needs to ask for one. */
   get isEmpty(): boolean {
     this.#isEmpty ??= guardRead(
@@ -247,14 +249,23 @@ export class ChunkIndex {
   find(id: Uint8Array): ChunkPlace[] {
     return guardRead(() => {
       const places: ChunkPlace[] = [];
-      for (const row of this.#findChunk.all(id)) {
-        const pack = this.#packOf(row.pack);
-        if (pack === undefined) continue;
-        const place = placeOf(pack, row);
-        if (place === undefined || row.checksum !== chunkChecksum(id, pack.idBytes, row)) {
-          throw damagedCatalog(`the row of chunk ${toHex(id)} has a wrong checksum`);
+      for (const row of this.#findChunk.all(id)) this.#addPlace(id, row, places);
+      return places;
+    });
+  }
+
+  /** `find` of each, at a third of the price: calls into SQLite cost more than what it does. */
+  findMany(ids: readonly Uint8Array[]): ChunkPlace[][] {
+    return guardRead(() => {
+      const places: ChunkPlace[][] = [];
+      for (let start = 0; start < ids.length; start += FIND_COUNT) {
+        const page = ids.slice(start, start + FIND_COUNT);
+        const found = new Map(page.map((id): [string, ChunkPlace[]] => [idKey(id), []]));
+        const asked = Array.from({ length: FIND_COUNT }, (_, index) => page[index] ?? page[0]!);
+        for (const row of this.#findChunks.all(...asked)) {
+          this.#addPlace(row.id, row, found.get(idKey(row.id)) ?? []);
         }
-        places.push(place);
+        for (const id of page) places.push(found.get(idKey(id)) ?? []);
       }
       return places;
     });
@@ -365,6 +376,16 @@ export class ChunkIndex {
     }
     insert.finish();
     return counts;
+  }
+
+  #addPlace(id: Uint8Array, row: ChunkRow, places: ChunkPlace[]): void {
+    const pack = this.#packOf(row.pack);
+    if (pack === undefined) return;
+    const place = placeOf(pack, row);
+    if (place === undefined || row.checksum !== chunkChecksum(id, pack.idBytes, row)) {
+      throw damagedCatalog(`the row of chunk ${toHex(id)} has a wrong checksum`);
+    }
+    places.push(place);
   }
 
   /** A pack by number; undefined if it has gone, or lies here under a lower birth too. */

@@ -18,7 +18,7 @@ import { isDeletedPack, type RepositoryState } from "../log/state.ts";
 /** What a source reads through. */
 export type ChunkSourceOptions = {
   readonly site: Pick<Site, "get">;
-  readonly index: Pick<ChunkIndex, "find"> & Partial<Pick<ChunkIndex, "together">>;
+  readonly index: Pick<ChunkIndex, "find"> & Partial<Pick<ChunkIndex, "findMany">>;
   /** Tells which packs are on their way out; asked anew at each call. */
   readonly state: () => Pick<RepositoryState, "retired" | "deleted">;
   /** Requests at once, over all calls. */
@@ -113,9 +113,9 @@ export class ChunkSource {
    */
   planRanges(refs: readonly ChunkRef[]): ChunkRange[] {
     const { index } = this.#options;
-    const look = (): Map<string, WantedFrame> => this.#wantedFrames(refs);
-    const frames = index.together === undefined ? look() : index.together(look);
-    return planRanges([...frames.values()]);
+    const ids = refs.map(({ id }) => id);
+    const known = index.findMany?.(ids) ?? ids.map((id) => index.find(id));
+    return planRanges([...this.#wantedFrames(refs, known).values()]);
   }
 
   /** The bytes of a range, as stored and unchecked; undefined if the pack is gone. */
@@ -125,8 +125,7 @@ export class ChunkSource {
   }
 
   /** All places of a chunk, best first; never empty. */
-  #places(ref: ChunkRef): ChunkPlace[] {
-    const known = this.#options.index.find(ref.id);
+  #places(ref: ChunkRef, known = this.#options.index.find(ref.id)): ChunkPlace[] {
     const places = known.filter(({ length }) => length === ref.length);
     if (places.length === 0) {
       const fault = known.length === 0 ? "is in no pack" : "is known with another length only";
@@ -139,10 +138,13 @@ export class ChunkSource {
     return places.toSorted((one, other) => rank(one) - rank(other));
   }
 
-  #wantedFrames(refs: readonly ChunkRef[]): Map<string, WantedFrame> {
+  #wantedFrames(
+    refs: readonly ChunkRef[],
+    known: readonly ChunkPlace[][],
+  ): Map<string, WantedFrame> {
     const frames = new Map<string, WantedFrame>();
     for (const [index, ref] of refs.entries()) {
-      const place = this.#places(ref)[0];
+      const place = this.#places(ref, known[index])[0];
       assert(place !== undefined);
       const key = frameKey(place);
       const frame = frames.get(key) ?? { key, place, chunks: new Map<string, RangeChunk>() };

@@ -46,9 +46,7 @@ export type RestoreOptions = {
 /** What a plan may be told besides. */
 export type RestorePlanOptions = RestoreOptions & {
   /** Where chunks lie, to tell what will be fetched. */
-  readonly locate?: (id: Uint8Array) => ChunkLocation | undefined;
-  /** Asks `locate` many times at less than the price of each. */
-  readonly together?: (ask: () => void) => void;
+  readonly locate?: (ids: readonly Uint8Array[]) => readonly (ChunkLocation | undefined)[];
 };
 
 /** The frame that holds a chunk. */

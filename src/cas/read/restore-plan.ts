@@ -211,17 +211,14 @@ class Surveyor {
   }
 
   #locateAll(): void {
-    const { locate, together = (ask) => ask() } = this.#options;
+    const { locate } = this.#options;
     const ids = this.#unlocated;
     this.#unlocated = [];
     if (locate === undefined || ids.length === 0) return;
-    together(() => {
-      for (const id of ids) {
-        const location = locate(id);
-        // What is nowhere is for the run to report.
-        if (location !== undefined) this.#takeFrame(location);
-      }
-    });
+    for (const location of locate(ids)) {
+      // What is nowhere is for the run to report.
+      if (location !== undefined) this.#takeFrame(location);
+    }
   }
 
   #takeFrame({ pack, frame, storedLength }: ChunkLocation): void {

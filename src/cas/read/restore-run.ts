@@ -13,7 +13,7 @@ import { OpenPaths } from "../write/open-paths.ts";
 import { RestoreAttributes } from "./restore-attributes.ts";
 import { ContentComparer, isSameContent } from "./restore-content.ts";
 import { removeExtra } from "./restore-extra.ts";
-import type { RestoreResult, RestoreRunOptions } from "./restore-options.ts";
+import type { RestoreProgress, RestoreResult, RestoreRunOptions } from "./restore-options.ts";
 import type { Survey } from "./restore-plan.ts";
 import type { RegularFile, SelectedRecord } from "./restore-records.ts";
 import { isTemporaryName } from "./restore-temporary.ts";
@@ -24,6 +24,13 @@ const NEW_DIRECTORY_MODE = 0o700;
 /** Of directories above the target. */
 const PARENT_MODE = 0o755;
 const OWNER_BITS = 0o700;
+
+/** Directories whose records are kept: less than a window of files takes. */
+const KNOWN_DIRECTORY_COUNT_MAX = 4096;
+
+/** Progress is told when so many files were put in place, or so many bytes. */
+const PROGRESS_FILE_COUNT = 128;
+const PROGRESS_SIZE_BYTES = 8 * 1024 * 1024;
 
 type DirectoryRecord = Extract<FileRecord, { readonly type: "directory" }>;
 
@@ -48,7 +55,8 @@ export async function executeRestore(
       await run.removeExtra();
     }
     const directories = new OpenPaths<DirectoryRecord>();
-    for await (const batch of survey.selection.records()) {
+    const batches = run.knownDirectories ?? survey.selection.records();
+    for await (const batch of batches) {
       for (const selected of batch) run.finishDirectories(selected, directories);
       await run.rest();
     }
@@ -70,6 +78,8 @@ class RestoreRun implements Disposable {
   #isTargetNew = false;
   /** The last directory that we made and that lies in no other such: nothing is in it but ours. */
   #fresh: string | undefined;
+  /** The directories that were placed, in order; undefined if they are too many to keep. */
+  #placedDirectories: SelectedRecord[] | undefined = [];
   /** Bytes read or written since others last had a turn. */
   #busyBytes = 0;
   #filesWritten = 0;
@@ -80,6 +90,7 @@ class RestoreRun implements Disposable {
   #symlinks = 0;
   #hardlinks = 0;
   #filesRemoved = 0;
+  #told: RestoreProgress = { files: 0, bytes: 0 };
   #temporariesRemoved = 0;
 
   constructor(options: RestoreRunOptions) {
@@ -113,6 +124,11 @@ class RestoreRun implements Disposable {
     this.#window.syncChanged();
   }
 
+  /** All directories of the selection as one batch; undefined if they must be asked for again. */
+  get knownDirectories(): SelectedRecord[][] | undefined {
+    return this.#placedDirectories === undefined ? undefined : [this.#placedDirectories];
+  }
+
   async place(
     { record, isImplied }: SelectedRecord,
     pass: { readonly group: number; readonly isFirst: boolean },
@@ -139,6 +155,7 @@ class RestoreRun implements Disposable {
   /** Puts everything in place that was taken. */
   async drain(): Promise<void> {
     await this.#window.drain();
+    this.#tellProgress();
     await this.rest(WINDOW_SIZE_BYTES);
   }
 
@@ -209,6 +226,10 @@ class RestoreRun implements Disposable {
     const { files } = this.#options;
     const path = this.#pathOf(record.path);
     this.#adoptTarget(record);
+    this.#placedDirectories?.push({ record, isImplied });
+    if ((this.#placedDirectories?.length ?? 0) > KNOWN_DIRECTORY_COUNT_MAX) {
+      this.#placedDirectories = undefined;
+    }
     if (!isImplied) this.#directories += 1;
     const stat = this.#isFresh(path) ? undefined : files.lstat(path);
     if (stat === undefined) {
@@ -244,7 +265,8 @@ class RestoreRun implements Disposable {
       this.#mendFile(path, record, stat);
       this.#filesKept += 1;
       this.#bytesKept += record.sizeBytes;
-      this.#reportFile(record, this.#options.files.lstat(path));
+      const { files, onFile } = this.#options;
+      this.#reportFile(record, onFile === undefined ? undefined : files.lstat(path));
       return;
     }
     await this.#window.add(record, path);
@@ -299,12 +321,20 @@ class RestoreRun implements Disposable {
   }
 
   #reportFile(record: RegularFile, stat: FileStat | undefined): void {
-    const { onFile, onProgress } = this.#options;
-    if (stat !== undefined) onFile?.(record, stat);
-    onProgress?.({
+    if (stat !== undefined) this.#options.onFile?.(record, stat);
+    const files = this.#filesWritten + this.#filesKept;
+    const bytes = this.#bytesWritten + this.#bytesKept;
+    const isFew = files - this.#told.files < PROGRESS_FILE_COUNT;
+    if (isFew && bytes - this.#told.bytes < PROGRESS_SIZE_BYTES) return;
+    this.#tellProgress();
+  }
+
+  #tellProgress(): void {
+    this.#told = {
       files: this.#filesWritten + this.#filesKept,
       bytes: this.#bytesWritten + this.#bytesKept,
-    });
+    };
+    this.#options.onProgress?.(this.#told);
   }
 
   #finishDirectory(record: DirectoryRecord): void {

@@ -32,6 +32,8 @@ const WINDOW_CHUNK_COUNT_MAX = 65_536;
 /** A window of less is done here: other threads would take longer to start. */
 const LANES_SIZE_BYTES_MIN = 4 * 1024 * 1024;
 const LANES_FILE_COUNT_MIN = 512;
+/** One more thread is started when the others were given so much: each costs 60 ms of CPU. */
+const NEXT_LANE_BYTES = 32 * 1024 * 1024;
 
 /** What a window works with. */
 export type WindowOptions = {
@@ -77,6 +79,8 @@ export class RestoreWindow implements Disposable {
   readonly #lanes: RestoreLanes | undefined;
   /** Jobs that each lane has. */
   readonly #busy = new Map<RestoreLane, number>();
+  /** Bytes that were given to lanes. */
+  #givenBytes = 0;
   #batch = newBatch(0);
   /** The window before, until it is in place. */
   #working: Promise<void> | undefined;
@@ -275,9 +279,10 @@ export class RestoreWindow implements Disposable {
     { job }: PlannedJob,
     how: { readonly stored: Uint8Array; readonly isSmall: boolean },
   ): Promise<LaneOutcome> {
-    const [lane] = [...this.#busy.keys()].toSorted(
-      (one, other) => this.#busy.get(one)! - this.#busy.get(other)!,
-    );
+    const [lane] = [...this.#busy.keys()]
+      .slice(0, 1 + Math.floor(this.#givenBytes / NEXT_LANE_BYTES))
+      .toSorted((one, other) => this.#busy.get(one)! - this.#busy.get(other)!);
+    this.#givenBytes += how.stored.length;
     if (lane === undefined || how.isSmall) return this.#own.run(window, job, how.stored);
     this.#busy.set(lane, this.#busy.get(lane)! + 1);
     try {
