@@ -135,7 +135,7 @@ export class EtcdClient {
       readonly pageCount?: number;
       readonly signal?: AbortSignal;
     } = {},
-  ): AsyncIterable<EtcdRange> {
+  ): AsyncGenerator<EtcdRange, void, undefined> {
     const rangeEnd = encodeBytes(endOfPrefix(prefix));
     let revision = options.revision;
     let key = prefix.length === 0 ? new Uint8Array([0]) : prefix;

@@ -28,8 +28,8 @@ import type { EtcdClient } from "./etcd-client.ts";
 import type { EtcdConfig } from "./etcd-config.ts";
 import { disjointRanges, dumpKeys } from "./etcd-dump.ts";
 import { loadKeys } from "./etcd-load.ts";
+import { encodeText } from "./etcd-messages.ts";
 import { saveSnapshot } from "./etcd-snapshot.ts";
-import { readEtcdTls } from "./etcd-tls.ts";
 
 const VOLUME = "etcd";
 const SNAPSHOT_FILE = "snapshot.db";
@@ -237,26 +237,40 @@ function restoreCommands(context: ClusterPhaseContext): string[] {
   ];
 }
 
-function checkEtcd(config: EtcdConfig, context: PhaseContext): readonly ProductCheck[] {
-  const { files } = context.doors;
-  const tryIt = (what: string, message: string, attempt: () => void): ProductCheck => {
-    try {
-      attempt();
-      return { what, ok: true, message };
-    } catch (thrown) {
-      const error = toAppError(thrown);
-      const advice = error.guidance === undefined ? {} : { guidance: error.guidance };
-      return { what, ok: false, message: error.message, ...advice };
-    }
-  };
-  const { tls } = config.etcd;
-  const probe = joinPath(config.root, `.astacus-check-${context.operation.slice(0, 12)}`);
-  const folder = tryIt(`folder ${textFromPath(config.root)}`, "can be written", () => {
+/** Writes into the folder, and reads from etcd with the rights that a backup needs. */
+async function checkEtcd(
+  config: EtcdConfig,
+  context: PhaseContext,
+): Promise<readonly ProductCheck[]> {
+  const { files, random } = context.doors;
+  const { signal } = context;
+  const suffix = Buffer.from(random.bytes(6)).toString("hex");
+  const probe = joinPath(config.root, `.astacus-check-${suffix}`);
+  const folder = await tryIt(`folder ${textFromPath(config.root)}`, () => {
     files.close(files.open(probe, "create"));
     files.unlink(probe);
+    return "can be written";
   });
-  if (tls === undefined) return [folder];
-  return [folder, tryIt("etcd.tls", "can be used", () => void readEtcdTls(tls, files))];
+  const etcd = await tryIt("etcd", async () => {
+    const client = clientOf(config, context);
+    const { version } = await client.status(signal);
+    for (const range of disjointRanges(config.prefixes ?? [])) {
+      await client.listPages(encodeText(range), { pageCount: 1, signal }).next();
+    }
+    const members = await client.members(signal);
+    const count = members.length === 1 ? "1 member" : `${members.length} members`;
+    return `answers: version ${version}, ${count}`;
+  });
+  return [folder, etcd];
+}
+
+async function tryIt(what: string, attempt: () => string | Promise<string>): Promise<ProductCheck> {
+  try {
+    return { what, ok: true, message: await attempt() };
+  } catch (thrown) {
+    const { message, guidance } = toAppError(thrown);
+    return { what, ok: false, message, ...(guidance === undefined ? {} : { guidance }) };
+  }
 }
 
 function stateOf(context: ClusterPhaseContext): EtcdState {

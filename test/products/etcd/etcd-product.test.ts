@@ -7,14 +7,18 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "no
 import { join } from "node:path";
 import fc from "fast-check";
 import { callEtcd, installEtcd } from "../../../scripts/real/etcd.ts";
+import { realDatabases } from "../../../src/base/databases.ts";
 import { AppError } from "../../../src/base/error.ts";
 import { realFileSystem } from "../../../src/base/file-system.ts";
+import { Secret } from "../../../src/base/secret.ts";
 import { TRANSACTION_SIZE_BYTES_MAX } from "../../../src/products/etcd/etcd-client.ts";
 import { disjointRanges, dumpKeys, readDump } from "../../../src/products/etcd/etcd-dump.ts";
 import { loadKeys } from "../../../src/products/etcd/etcd-load.ts";
 import { encodeBytes, encodeText } from "../../../src/products/etcd/etcd-messages.ts";
+import { createEtcdProduct } from "../../../src/products/etcd/etcd.ts";
+import type { PhaseContext } from "../../../src/products/product.ts";
 import { ProcessCluster } from "../../process/process-cluster.ts";
-import { errorOf, openTestEtcd, putAll, readTexts, tlsOf } from "./real-etcd.ts";
+import { errorOf, openTestEtcd, REAL_ETCD_DOORS, putAll, readTexts, tlsOf } from "./real-etcd.ts";
 import type { TestEtcd } from "./real-etcd.ts";
 
 const TIMEOUT_MS = 120_000;
@@ -166,6 +170,37 @@ function againstRealEtcd(): void {
     );
   });
 
+  describe("the check of the configuration", () => {
+    test(
+      "says what etcd answers, and what is wrong",
+      async () => {
+        await using etcd = await startedEtcd({ users: { root: "root-secret" } });
+        const check = async (root: string, password: string, prefixes?: string[]) => {
+          const user = { name: "root", password: new Secret(password) };
+          const connection = { endpoints: [etcd.etcd.endpoint], requestTimeoutMs: 5_000, user };
+          const product = createEtcdProduct({
+            type: "etcd",
+            root,
+            etcd: { ...connection, tls: undefined },
+            prefixes,
+            extra: "refuse",
+            snapshotTimeout: 1_000,
+          });
+          const checks = await product.check(phaseContext());
+          return checks.map(({ what, ok, message }) => `${what}: ${ok} ${message}`);
+        };
+        const { directory } = etcd;
+        const good = await check(directory, "root-secret", ["a/", "b"]);
+        expect(good[0]).toBe(`folder ${directory}: true can be written`);
+        expect(good[1]).toMatch(/^etcd: true answers: version 3\.\d+\.\d+, 1 member$/);
+        const bad = await check(join(directory, "nowhere"), "sesame", ["a/"]);
+        expect(bad[0]).toContain("false");
+        expect(bad[1]).toContain("the password is wrong");
+      },
+      TIMEOUT_MS,
+    );
+  });
+
   describe("a cluster of two nodes and an etcd", () => {
     test(
       "backs up prefixes and writes them back",
@@ -248,7 +283,20 @@ function againstRealEtcd(): void {
   });
 }
 
-async function startedEtcd(options: { readonly tls?: boolean } = {}): Promise<TestEtcd> {
+function phaseContext(): PhaseContext {
+  return {
+    doors: {
+      ...REAL_ETCD_DOORS,
+      databases: realDatabases,
+      network: { call: async () => undefined },
+    },
+    operation: "0".repeat(32),
+    signal: new AbortController().signal,
+    say: () => undefined,
+  };
+}
+
+async function startedEtcd(options: Parameters<typeof openTestEtcd>[0] = {}): Promise<TestEtcd> {
   const etcd = await openTestEtcd(options);
   if ("missing" in etcd) throw new Error(`missing: ${etcd.missing}`);
   return etcd;
