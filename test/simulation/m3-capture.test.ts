@@ -7,7 +7,9 @@ import { describe, expect, test } from "bun:test";
 import type { FileSystem } from "../../src/base/doors.ts";
 import { AppError } from "../../src/base/error.ts";
 import { joinPath } from "../../src/base/path.ts";
+import { verifyM3Share } from "../../src/products/m3/share-verifier.ts";
 import { seededRandom } from "../cas/repository-world.ts";
+import { shareOf } from "../products/m3/stored-share.ts";
 import { MemoryFileSystem } from "./memory-file-system.ts";
 import {
   captureAgainstFlow,
@@ -15,6 +17,7 @@ import {
   captureListedFirst,
   captureWithoutAgain,
   interleaved,
+  shareFilesOf,
 } from "./toy-m3-captures.ts";
 import type { Capture, CaptureResult } from "./toy-m3-captures.ts";
 import { recover } from "./toy-m3-disk.ts";
@@ -46,6 +49,8 @@ type Tally = {
   losses: number;
   /** Captures that hold what M3 cannot have written. */
   broken: number;
+  /** Filesets that were being deleted all the time while they were captured. */
+  halves: number;
   firstLoss: string;
 };
 
@@ -58,6 +63,7 @@ const NOTHING: Tally = {
   pointsChecked: 0,
   losses: 0,
   broken: 0,
+  halves: 0,
   firstLoss: "",
 };
 
@@ -71,6 +77,8 @@ describe("a capture of a toy M3 that runs on", () => {
     // A toy that is too tame would prove nothing.
     expect(tally.againCount).toBeGreaterThan(tally.captures / 100);
     expect(tally.crashes).toBeGreaterThan(SEED_COUNT / 2);
+    expect(tally.refused).toBeLessThan(tally.captures / 2);
+    expect(tally.pointsChecked).toBeGreaterThan(tally.captures * 100);
   });
 
   const wrong: [string, Capture][] = [
@@ -182,6 +190,16 @@ async function captureOnce(
   tally.againCount += tries - 1;
   tally.pointsChecked += kept.size;
   try {
+    if (result.note !== undefined) {
+      const share = shareOf(shareFilesOf(files, SCRATCH, logSizes), {
+        captures: { n1: result.note },
+      });
+      for await (const { path, message } of verifyM3Share(share)) {
+        // The toy stood still while it deleted a fileset that nobody needs any more.
+        if (message.includes("lacks bloomfilter")) tally.halves += 1;
+        else tally.firstLoss ||= `${what}: ${path}: ${message}`;
+      }
+    }
     for (const rule of ["latest-volume", "same-uuid"] as const) {
       const missing = missingIn(recover(files, SCRATCH, { rule, logSizes, oldestBlock }), kept);
       if (missing.length === 0) continue;
@@ -204,10 +222,11 @@ function missingIn(
 }
 
 function report(what: string, tally: Tally): void {
-  const { steps, captures, againCount, refused, crashes, pointsChecked, losses, broken } = tally;
+  const { steps, captures, againCount, refused, crashes, pointsChecked, losses, broken, halves } =
+    tally;
   console.log(
     `toy M3, ${what}: ${steps} steps, ${captures} captures (${againCount} begun again, ${refused} refused, ` +
-      `${losses} lost points, ${broken} broken), ${crashes} kills, ${pointsChecked} points checked` +
+      `${losses} lost points, ${broken} broken, ${halves} half deleted), ${crashes} kills, ${pointsChecked} points checked` +
       (tally.firstLoss === "" ? "" : `; first: ${tally.firstLoss}`),
   );
 }

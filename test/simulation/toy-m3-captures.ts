@@ -8,7 +8,9 @@ import { AppError, toAppError } from "../../src/base/error.ts";
 import { joinPath, parentPath } from "../../src/base/path.ts";
 import { LogCuts } from "../../src/products/m3/capture-logs.ts";
 import { captureM3 } from "../../src/products/m3/capture.ts";
+import { readSmallFile } from "../../src/products/m3/small-file.ts";
 import { newestCompleteSnapshot } from "../../src/products/m3/snapshot-metadata.ts";
+import type { Json } from "../../src/products/product.ts";
 import { namesOf } from "./toy-m3-disk.ts";
 
 /** What a capture left in its scratch folder, laid out as M3's own. */
@@ -16,6 +18,8 @@ export type CaptureResult = {
   /** How much of each log belongs to it, by name; all of a log that is not named. */
   readonly logSizes: ReadonlyMap<string, number>;
   readonly tries: number;
+  /** What the capture says of itself, where it does; for the verifier. */
+  readonly note?: Json;
 };
 
 /** A way to capture; `files` lets the toy run between its calls. */
@@ -50,7 +54,7 @@ export async function captureInOrder(
   root: string,
   scratch: string,
 ): Promise<CaptureResult> {
-  const { logs, tries } = await captureM3({
+  const captured = await captureM3({
     files,
     root,
     scratch,
@@ -60,7 +64,12 @@ export async function captureInOrder(
     pause: () => Promise.resolve(),
     signal: new AbortController().signal,
   });
-  return { logSizes: new Map(logs.map(({ name, sizeBytes }) => [name, sizeBytes])), tries };
+  const { logs, tries } = captured;
+  return {
+    note: captured,
+    tries,
+    logSizes: new Map(logs.map(({ name, sizeBytes }) => [name, sizeBytes])),
+  };
 }
 
 /** Lists everything, and links it then; what has vanished is passed over. */
@@ -135,4 +144,18 @@ function makeFolders(files: FileSystem, path: string): void {
   if (files.lstat(path) !== undefined) return;
   makeFolders(files, parentPath(path));
   files.makeDirectory(path);
+}
+
+/** Everything that a capture holds, as its share of a backup would. */
+export function shareFilesOf(
+  files: FileSystem,
+  scratch: string,
+  logSizes: ReadonlyMap<string, number>,
+): Map<string, Uint8Array> {
+  const share = new Map<string, Uint8Array>();
+  for (const path of TREES.flatMap((tree) => [...walk(files, scratch, tree)])) {
+    const bytes = readSmallFile(files, joinPath(scratch, path));
+    share.set(path, bytes.subarray(0, logSizes.get(path.replace("commitlogs/", ""))));
+  }
+  return share;
 }

@@ -12,8 +12,10 @@ import { captureListPath } from "./capture-options.ts";
 import type { CaptureOptions, M3Volume } from "./capture-options.ts";
 import {
   CHECKPOINT_SIZE_BYTES,
+  DATA_PARTS,
   parseFilesetName,
   parseSnapshotMetadataName,
+  SEAL_PARTS,
 } from "./fileset-names.ts";
 import type { FilesetName } from "./fileset-names.ts";
 import type { SnapshotMetadata } from "./snapshot-metadata.ts";
@@ -39,6 +41,10 @@ export type CapturedTree = {
 };
 
 const DIRECTORY_TRIES_MAX = 100;
+/** Then a fileset that lacks parts is not being deleted: it is taken as it is, and named as damaged. */
+const HALF_TRIES_MAX = 20;
+const DATA_PART_COUNT = DATA_PARTS.length + SEAL_PARTS.length;
+const INDEX_PART_COUNT = 1 + SEAL_PARTS.length;
 const PAUSE_FILE_COUNT = 2000;
 
 /**
@@ -115,7 +121,7 @@ class TreeCapture {
   #linkDirectory(directory: string): DirectoryContent {
     for (let tries = 1; tries <= DIRECTORY_TRIES_MAX; tries += 1) {
       try {
-        return this.#linkOnce(directory);
+        return this.#linkOnce(directory, { takesHalves: tries > HALF_TRIES_MAX });
       } catch (thrown) {
         if (!(thrown instanceof Vanished)) throw thrown;
         unlinkFiles(this.#options, this.#linkFolder(directory));
@@ -128,11 +134,15 @@ class TreeCapture {
     });
   }
 
-  #linkOnce(directory: string): DirectoryContent {
+  #linkOnce(
+    directory: string,
+    { takesHalves }: { readonly takesHalves: boolean },
+  ): DirectoryContent {
     const { files, root } = this.#options;
     const folder = joinPath(joinPath(root, this.#volume), directory);
     const names = namesOf(this.#options, folder);
-    const { wanted, counts } = this.#choose(directory, folder, names);
+    const { wanted, counts, hasHalves } = this.#choose(directory, folder, names);
+    if (hasHalves && !takesHalves) throw new Vanished();
     const links = this.#linkFolder(directory);
     if (files.lstat(links) === undefined) files.makeDirectory(links, 0o700);
     const content: DirectoryContent = { entries: [], folders: [] };
@@ -183,12 +193,15 @@ class TreeCapture {
   #choose(directory: string, folder: string, names: readonly string[]): Choice {
     const all = new Set<string>();
     const complete = new Set<string>();
+    const partCounts = new Map<string, number>();
     for (const name of names) {
       const parsed = parseFilesetName(name);
       if (parsed === undefined) continue;
-      all.add(filesetKey(parsed));
+      const key = filesetKey(parsed);
+      all.add(key);
+      if (parsed.part !== "segment") partCounts.set(key, (partCounts.get(key) ?? 0) + 1);
       if (parsed.part === "checkpoint" && this.#isCheckpoint(joinPath(folder, name))) {
-        complete.add(filesetKey(parsed));
+        complete.add(key);
       }
     }
     let otherFiles = 0;
@@ -201,7 +214,14 @@ class TreeCapture {
       return true;
     });
     const incompleteFilesets = all.size - complete.size;
-    return { wanted, counts: { filesets: complete.size, incompleteFilesets, otherFiles } };
+    // M3 deletes in the order of names: a part goes before the checkpoint does.
+    const partCount = this.#volume === "index" ? INDEX_PART_COUNT : DATA_PART_COUNT;
+    const hasHalves = [...complete].some((key) => (partCounts.get(key) ?? 0) < partCount);
+    return {
+      wanted,
+      hasHalves,
+      counts: { filesets: complete.size, incompleteFilesets, otherFiles },
+    };
   }
 
   /** M3 creates the file and then writes it: an emptier one speaks for nothing yet. */
@@ -228,6 +248,8 @@ type DirectoryContent = {
 
 type Choice = {
   readonly wanted: readonly string[];
+  /** A fileset has its checkpoint and lacks another part. */
+  readonly hasHalves: boolean;
   readonly counts: Pick<TreeCounts, "filesets" | "incompleteFilesets" | "otherFiles">;
 };
 
