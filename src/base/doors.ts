@@ -61,8 +61,12 @@ export interface FileSystem {
   /** Names in a directory, unsorted, without `.` and `..`. */
   readDirectory(path: string): string[];
   readLink(path: string): string;
-  /** Opens for reading (`r`), for writing a new file (`create`, fails if it exists), or read-write (`write`, existing). */
-  open(path: string, how: "r" | "create" | "write"): number;
+  /**
+   * Opens for reading (`r`), for writing a new file (`create`, fails if it exists), or read-write
+   * (`write`, existing). A new file may be asked to have a mode, of which the umask takes its part;
+   * what it got is for `stat` to tell.
+   */
+  open(path: string, how: "r" | "create" | "write", mode?: number): number;
   close(handle: number): void;
   /** fstat of an open file. */
   stat(handle: number): FileStat;

@@ -63,11 +63,9 @@ class RealFileSystem implements FileSystem {
     );
   }
 
-  open(path: string, how: "r" | "create" | "write"): number {
+  open(path: string, how: "r" | "create" | "write", mode: number = FILE_MODE): number {
     const action = how === "create" ? "create" : "open";
-    const handle = attempt(action, path, () =>
-      fs.openSync(native(path), OPEN_FLAGS[how], FILE_MODE),
-    );
+    const handle = attempt(action, path, () => fs.openSync(native(path), OPEN_FLAGS[how], mode));
     this.#paths.set(handle, path);
     return handle;
   }

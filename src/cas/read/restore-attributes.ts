@@ -20,6 +20,7 @@ type Restorable = Pick<FileRecord, "type" | "mode" | "uid" | "gid" | "mtimeNs" |
 type Present = Owner & { readonly mode: number; readonly mtimeNs: bigint | undefined };
 
 const RUN_AS_BITS = 0o6000;
+const PRIVATE_MODE = 0o600;
 
 /** Sets attributes, and counts what could not be set. */
 export class RestoreAttributes {
@@ -28,8 +29,8 @@ export class RestoreAttributes {
   readonly #files: FileSystem;
   readonly #policy: OwnerPolicy;
   #lastParent: { readonly path: string; readonly owner: Owner } | undefined;
-  /** How files begin in the directory where the last one was made. */
-  #newcomer: { readonly parent: string; readonly present: Present } | undefined;
+  /** How files begin in the directory where the last one was made, by the mode asked for. */
+  #newcomers: { readonly parent: string; readonly byMode: Map<number, Present> } | undefined;
 
   constructor(files: FileSystem, policy: OwnerPolicy) {
     this.#files = files;
@@ -43,21 +44,42 @@ export class RestoreAttributes {
   }
 
   /**
-   * Gives a file that we have just made its attributes. All files that we make in one directory
-   * begin alike, so that only the first is looked at.
+   * The mode to make a file with: its own, which spares setting it, if it will belong to whom new
+   * files there belong to; else nobody but us may open it.
    */
-  giveFile(path: string, record: Restorable, look: () => FileStat): void {
+  modeToCreate(path: string, record: Restorable): number {
+    const first = this.#newcomers?.byMode.get(PRIVATE_MODE);
+    if (first === undefined || this.#newcomers?.parent !== parentPath(path)) return PRIVATE_MODE;
+    const { uid, gid } = this.#wantedOwner(path, record, true) ?? first;
+    return uid === first.uid && gid === first.gid ? record.mode & 0o777 : PRIVATE_MODE;
+  }
+
+  /**
+   * Gives a file that we have just made its attributes. All files that we make in one directory
+   * with one mode begin alike, so that only the first is looked at.
+   */
+  giveFile(
+    path: string,
+    record: Restorable,
+    made: { readonly mode: number | undefined; readonly look: () => FileStat },
+  ): void {
     const parent = parentPath(path);
-    if (this.#newcomer?.parent !== parent) {
-      const { mode, uid, gid } = look();
-      this.#newcomer = { parent, present: { mode, uid, gid, mtimeNs: undefined } };
+    if (this.#newcomers?.parent !== parent) this.#newcomers = { parent, byMode: new Map() };
+    const { byMode } = this.#newcomers;
+    const known = made.mode === undefined ? undefined : byMode.get(made.mode);
+    if (known !== undefined) {
+      this.#set(path, record, known, true);
+      return;
     }
-    this.#set(path, record, this.#newcomer.present, true);
+    const { mode, uid, gid } = made.look();
+    const present = { mode, uid, gid, mtimeNs: undefined };
+    if (made.mode !== undefined) byMode.set(made.mode, present);
+    this.#set(path, record, present, true);
   }
 
   /** Looks again at how files begin: somebody may have changed their directory meanwhile. */
   forgetDirectories(): void {
-    this.#newcomer = undefined;
+    this.#newcomers = undefined;
   }
 
   /** Mends what was there already; true if anything had to be. */

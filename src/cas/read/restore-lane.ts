@@ -248,7 +248,7 @@ export class RestoreLaneCore {
   #begin(file: JobFile): LaneFile {
     const name = temporaryName(this.#prefix, file.number);
     const temporary = joinPath(parentPath(file.path), name);
-    return { ...file, temporary, isCreated: false, missingCount: 0 };
+    return { ...file, temporary, isCreated: false, modeAsked: undefined, missingCount: 0 };
   }
 
   #mustGetShared(number: number): LaneFile {

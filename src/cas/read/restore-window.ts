@@ -32,7 +32,10 @@ const WINDOW_CHUNK_COUNT_MAX = 65_536;
 /** A window of less is done here: other threads would take longer to start. */
 const LANES_SIZE_BYTES_MIN = 4 * 1024 * 1024;
 const LANES_FILE_COUNT_MIN = 512;
-/** One more thread is started when the others were given so much: each costs 60 ms of CPU. */
+/**
+ * One more thread is started when the others were given so much. Each costs a quarter of a second of
+ * CPU to start and to compile its code, and for tiny files one keeps up with whoever plans.
+ */
 const NEXT_LANE_BYTES = 32 * 1024 * 1024;
 
 /** What a window works with. */

@@ -4,7 +4,7 @@
  * OPEN_FILE_COUNT_MAX.
  */
 import assert from "node:assert/strict";
-import type { FileSystem } from "../../base/doors.ts";
+import type { FileStat, FileSystem } from "../../base/doors.ts";
 import type { RestoreAttributes } from "./restore-attributes.ts";
 import type { PlainFile } from "./restore-job.ts";
 
@@ -19,6 +19,8 @@ export type TemporaryFile = {
   readonly record: PlainFile;
   readonly temporary: string;
   isCreated: boolean;
+  /** What it was made with; undefined if somebody else made it. */
+  modeAsked: number | undefined;
 };
 
 /** Writes files; nothing of it shows before somebody renames them. */
@@ -49,7 +51,8 @@ export class FileWriter {
     const handle = this.#open(file);
     // A hole at the end is written by nobody.
     if (file.record.sparse) this.#files.truncate(handle, file.record.sizeBytes);
-    this.#attributes.giveFile(file.temporary, file.record, () => this.#files.stat(handle));
+    const look = (): FileStat => this.#files.stat(handle);
+    this.#attributes.giveFile(file.temporary, file.record, { mode: file.modeAsked, look });
     this.#handles.delete(file);
     this.#written.push(handle);
   }
@@ -84,10 +87,17 @@ export class FileWriter {
   #open(file: TemporaryFile): number {
     const open = this.#handles.get(file);
     this.#handles.delete(file);
-    const handle = open ?? this.#files.open(file.temporary, file.isCreated ? "write" : "create");
-    file.isCreated = true;
+    const handle = open ?? this.#openOrCreate(file);
     this.#handles.set(file, handle);
     if (this.#handles.size + this.#written.length > OPEN_FILE_COUNT_MAX) this.#closeSome();
+    return handle;
+  }
+
+  #openOrCreate(file: TemporaryFile): number {
+    if (file.isCreated) return this.#files.open(file.temporary, "write");
+    file.modeAsked = this.#attributes.modeToCreate(file.temporary, file.record);
+    const handle = this.#files.open(file.temporary, "create", file.modeAsked);
+    file.isCreated = true;
     return handle;
   }
 
