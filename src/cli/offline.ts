@@ -11,6 +11,7 @@ import { AppError } from "../base/error.ts";
 import { realFileSystem } from "../base/file-system.ts";
 import { pathFromText } from "../base/path.ts";
 import { realRandom } from "../base/random.ts";
+import { openWorkerLanes } from "../cas/read/restore-lanes.ts";
 import { openOffline } from "../cluster/offline.ts";
 import type { Offline } from "../cluster/offline.ts";
 import { openSite } from "../server/open-site.ts";
@@ -47,6 +48,7 @@ export async function withOffline<T>(
       cluster: config.cluster,
       retention: config.retention,
       concurrency: config.restore.concurrency,
+      openLanes: openWorkerLanes,
       signal: stop.signal,
     });
     return await work(offline, config);

@@ -15,6 +15,7 @@ import { newestComplete } from "../cas/log/state.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
 import { Repository } from "../cas/log/repository.ts";
+import type { OpenLanes } from "../cas/read/restore-lanes.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/read/restore.ts";
 import type { RestorePlan, RestoreResult } from "../cas/read/restore-options.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
@@ -35,6 +36,8 @@ export type OfflineOptions = {
   readonly cluster: string;
   readonly retention: RetentionPolicy;
   readonly concurrency: number;
+  /** The threads of a restore; in this one unless told. */
+  readonly openLanes?: OpenLanes;
   readonly signal?: AbortSignal;
 };
 
@@ -187,6 +190,7 @@ export class Offline implements Disposable {
     const total = (request.paths ?? []).length === 0 ? { bytesTotal: sum } : {};
     const before = { files: 0, bytes: 0 };
     const source = this.#openSource();
+    const { openLanes } = this.#options;
     const volumes: OfflineVolume<RestoreResult>[] = [];
     for (const share of shares) {
       const target = targetOf(request, share);
@@ -194,6 +198,7 @@ export class Offline implements Disposable {
       const outcome = await runVolumeRestore({
         ...this.#restoreOptions(request, share, source),
         random: this.#options.doors.random,
+        ...(openLanes === undefined ? {} : { openLanes }),
         onProgress: ({ files, bytes }) =>
           onProgress({ files: before.files + files, bytes: before.bytes + bytes, ...total }),
       });
