@@ -12,6 +12,8 @@ import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 const BITS_OF_ID = 16;
 
 const WORD_BITS_LOG2 = 5;
+/** 128 MiB, for 67 million ids: beyond that more and more unknown ids pass. */
+const BITS_LOG2_MAX = 30;
 const WORD_OFFSETS = [0, 8, 16, 24] as const;
 
 /**
@@ -23,46 +25,54 @@ const WORD_OFFSETS = [0, 8, 16, 24] as const;
  * if (filter.mayHave(id)) row = select.get(id);
  */
 export class IdFilter {
-  readonly countMax: number;
-  readonly #words: Uint32Array;
-  readonly #mask: number;
-  #count = 0;
+  /** Each for twice as many ids as the one before: nothing is ever entered again. */
+  readonly #layers: Layer[];
 
-  /** For so many ids; more make it say yes too often. */
-  constructor(countMax: number) {
-    assert(countMax >= 1);
-    assert(countMax <= 2 ** 26);
-    const bitsLog2 = Math.max(WORD_BITS_LOG2, Math.ceil(Math.log2(countMax * BITS_OF_ID)));
-    this.countMax = countMax;
-    this.#words = new Uint32Array(2 ** (bitsLog2 - WORD_BITS_LOG2));
-    this.#mask = 2 ** bitsLog2 - 1;
-  }
-
-  /** True if it holds as many ids as it was made for. */
-  get isFull(): boolean {
-    return this.#count >= this.countMax;
+  /** For so many ids at first. */
+  constructor(countMin: number) {
+    assert(countMin >= 1);
+    this.#layers = [openLayer(countMin)];
   }
 
   add(id: Uint8Array): void {
     assert(id.length === SHA256_SIZE_BYTES);
-    for (const offset of WORD_OFFSETS) {
-      const bit = this.#bitAt(id, offset);
-      this.#words[bit >>> WORD_BITS_LOG2]! |= 1 << (bit & 31);
+    let layer = this.#layers.at(-1)!;
+    if (layer.count >= layer.countMax) {
+      layer = openLayer(2 * layer.countMax);
+      this.#layers.push(layer);
     }
-    this.#count += 1;
+    layer.count += 1;
+    for (const offset of WORD_OFFSETS) {
+      const bit = wordAt(id, offset) & layer.mask;
+      layer.words[bit >>> WORD_BITS_LOG2]! |= 1 << (bit & 31);
+    }
   }
 
   /** False if the id was never added. */
   mayHave(id: Uint8Array): boolean {
-    for (const offset of WORD_OFFSETS) {
-      const bit = this.#bitAt(id, offset);
-      if ((this.#words[bit >>> WORD_BITS_LOG2]! & (1 << (bit & 31))) === 0) return false;
-    }
-    return true;
+    return this.#layers.some(({ words, mask }) =>
+      WORD_OFFSETS.every((offset) => {
+        const bit = wordAt(id, offset) & mask;
+        return (words[bit >>> WORD_BITS_LOG2]! & (1 << (bit & 31))) !== 0;
+      }),
+    );
   }
+}
 
-  #bitAt(id: Uint8Array, offset: number): number {
-    const low = id[offset]! | (id[offset + 1]! << 8);
-    return ((low | (id[offset + 2]! << 16) | (id[offset + 3]! << 24)) & this.#mask) >>> 0;
-  }
+type Layer = {
+  readonly countMax: number;
+  readonly words: Uint32Array;
+  readonly mask: number;
+  count: number;
+};
+
+function openLayer(countMax: number): Layer {
+  const bitsLog2 = Math.min(BITS_LOG2_MAX, Math.ceil(Math.log2(countMax * BITS_OF_ID)));
+  const words = new Uint32Array(2 ** Math.max(0, bitsLog2 - WORD_BITS_LOG2));
+  return { countMax, words, mask: 32 * words.length - 1, count: 0 };
+}
+
+function wordAt(id: Uint8Array, offset: number): number {
+  const low = id[offset]! | (id[offset + 1]! << 8);
+  return low | (id[offset + 2]! << 16) | (id[offset + 3]! << 24);
 }

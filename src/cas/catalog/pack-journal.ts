@@ -48,7 +48,7 @@ const SCHEMA = `
 const CHUNK_COLUMN_COUNT = 4;
 const INSERT_ROW_COUNT = 32;
 
-/** Ids that the filter is made for at first; it doubles when it is full. */
+/** Ids that the filter is made for at first; it grows. */
 const FILTER_ID_COUNT_MIN = 32 * 1024;
 
 type ChunkRow = { pack: number; frame: number; checksum: number };
@@ -120,7 +120,7 @@ export class PackJournal {
   /** False if the chunk is surely not here; asks SQLite at most the first time. */
   mayHave(id: Uint8Array): boolean {
     if (this.#packCount === 0) return false;
-    if (this.#filter === undefined || this.#filter.isFull) this.#filter = this.#makeFilter();
+    this.#filter ??= this.#makeFilter();
     return this.#filter.mayHave(id);
   }
 
@@ -238,10 +238,7 @@ export class PackJournal {
 
   #makeFilter(): IdFilter {
     return guardRead(() => {
-      const count = this.#database
-        .query<{ count: number }, []>("SELECT count(*) AS count FROM journal_chunk")
-        .get()?.count;
-      const filter = new IdFilter(Math.max(FILTER_ID_COUNT_MIN, 2 * (count ?? 0)));
+      const filter = new IdFilter(FILTER_ID_COUNT_MIN);
       const rows = this.#database
         .query<{ id: Uint8Array }, []>("SELECT id FROM journal_chunk")
         .iterate();
