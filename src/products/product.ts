@@ -143,9 +143,21 @@ export interface Product {
   completeness(context: ClusterPhaseContext, present: readonly string[]): Completeness;
   /** Tries a link, a read and a write where backups and restores will; says what is missing and for whom. */
   check(context: PhaseContext): readonly ProductCheck[] | Promise<readonly ProductCheck[]>;
+  /**
+   * Asks the running database, after a restore, for what a backup says that it held. It must only
+   * read. A thing that is not as it was is a line that says so; what ends the asking is thrown.
+   */
+  checkDatabase?(context: PhaseContext, backup: BackupContent): Promise<readonly ProductCheck[]>;
 }
 
-/** One line of `config check`. */
+/** What a manifest says of a backup, for who compares. */
+export type BackupContent = {
+  readonly state: { readonly [key: string]: Json };
+  /** Nodes that stored their share. */
+  readonly nodes: readonly string[];
+};
+
+/** One line of `config check` and of `verify --database`. */
 export type ProductCheck = {
   readonly what: string;
   readonly ok: boolean;

@@ -62,8 +62,15 @@ export class CaptureListWriter implements Disposable {
   }
 }
 
-/** The entries of a list, in its order. */
-export function* readCaptureList(files: FileSystem, path: string): Generator<CapturedEntry> {
+/**
+ * The entries of a list, in its order.
+ * @param isWanted - Told of a line as it is written; those that it refuses are not parsed.
+ */
+export function* readCaptureList(
+  files: FileSystem,
+  path: string,
+  isWanted: (line: string) => boolean = () => true,
+): Generator<CapturedEntry> {
   const handle = files.open(path, "r");
   try {
     const buffer = new Uint8Array(BUFFER_SIZE_BYTES);
@@ -75,7 +82,8 @@ export function* readCaptureList(files: FileSystem, path: string): Generator<Cap
       const bytes = Buffer.concat([rest, buffer.subarray(0, count)]);
       let start = 0;
       for (let end = bytes.indexOf(0x0a); end >= 0; end = bytes.indexOf(0x0a, start)) {
-        yield decodeEntry(bytes.toString("utf8", start, end));
+        const line = bytes.toString("utf8", start, end);
+        if (isWanted(line)) yield decodeEntry(line);
         start = end + 1;
       }
       rest = Buffer.from(bytes.subarray(start));

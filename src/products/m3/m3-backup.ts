@@ -30,6 +30,7 @@ import { judgeCompleteness } from "./completeness.ts";
 import type { M3Config } from "./m3-config.ts";
 import { instanceIdOf } from "./m3-instances.ts";
 import type { PlacementDescription } from "./placement.ts";
+import { sampleSeries } from "./series-sample.ts";
 import { readSmallFile } from "./small-file.ts";
 
 /** Reads of etcd that must agree in the end. */
@@ -153,7 +154,8 @@ async function capture(
     signal,
   });
   writeLogs(files, scratch, captured.logs);
-  return { instance: instanceIdOf(config, context.node), ...captured };
+  const series = sampleSeries({ files, root: config.root, scratch, shards: captured.shards });
+  return { instance: instanceIdOf(config, context.node), ...captured, series };
 }
 
 function writeLogs(files: FileSystem, scratch: string, logs: readonly CapturedLog[]): void {

@@ -31,6 +31,16 @@ const instanceSchema = z.strictObject({
   hostname: z.string().min(1).max(255).optional().meta({
     description: "Its host name in the placement. The host of `endpoint`, if left out.",
   }),
+  http: z
+    .string()
+    .regex(/^\S+:\d{1,5}$/)
+    .optional()
+    .meta({
+      expected: "HOST:PORT",
+      description:
+        "Where its JSON API is reached (`db.httpNodeListenAddress`), for `verify --database`. The " +
+        "host of its endpoint in the placement with `httpPort`, if left out.",
+    }),
   isolationGroup: z.string().min(1).max(255).optional().meta({
     description: "Its isolation group in the placement. As in the backup, if left out.",
   }),
@@ -68,6 +78,16 @@ export const m3ConfigSchema = z
     instances: z.record(z.string(), instanceSchema).default({}).meta({
       description: "Which M3 instance each node is, by the node's name.",
     }),
+    httpPort: z
+      .int()
+      .min(1)
+      .max(65_535)
+      .default(9002)
+      .meta({
+        description:
+          "The port of M3's JSON API on every node (`db.httpNodeListenAddress`), which " +
+          "`verify --database` asks.",
+      }),
     copies: z
       .union([z.literal("all"), z.int().min(1).max(10)])
       .default("all")

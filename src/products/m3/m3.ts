@@ -7,6 +7,7 @@ import { joinPath, pathFromText } from "../../base/path.ts";
 import type { NodePhaseContext, Product, RestoreTarget } from "../product.ts";
 import { LogCuts } from "./capture-logs.ts";
 import { M3_VOLUMES } from "./capture-options.ts";
+import { checkM3Database } from "./database-check.ts";
 import { parseSnapshotMetadataName, parseFilesetName } from "./fileset-names.ts";
 import { backupPhases, judgeBackup, readCapturedLogs } from "./m3-backup.ts";
 import { checkM3 } from "./m3-check.ts";
@@ -34,6 +35,7 @@ export function createM3Product(config: M3Config): Product {
     targets: () => M3_VOLUMES.map((volume) => targetOf(config.root, volume)),
     completeness: (context, present) => judgeBackup(config, context, present),
     check: (context) => checkM3(config, context),
+    checkDatabase: (context, backup) => checkM3Database(config, context, backup),
   };
 }
 
