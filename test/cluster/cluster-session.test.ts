@@ -26,7 +26,7 @@ describe("a backup is refused", () => {
     const error = await refusalOf({ repository: other, location: "file:/elsewhere" });
     expect(error.message).toContain("Node b sees another repository");
     expect(error.message).toContain(`file:/elsewhere (repository ${other}`);
-    expect(error.message).toContain("memory:store");
+    expect(error.message).toContain("sim:store");
   });
 
   test("when a node has read another history, naming both places and the entry", async () => {

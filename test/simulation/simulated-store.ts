@@ -41,6 +41,11 @@ export class SimulatedStore {
     for (const path of ["/", "/mnt"]) this.#disk.syncDirectory(path);
   }
 
+  /** What an object store holds, for tests that put another in its place. */
+  get objects(): Map<string, Uint8Array> {
+    return this.#objects.objects;
+  }
+
   /** The store as a process sees it that lives as long as `life`. */
   async open(life: ProcessLife = new ProcessLife()): Promise<Site> {
     if (this.kind === "objects") return new ShadedSite(this.#objects, this.shades);
