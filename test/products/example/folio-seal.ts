@@ -6,24 +6,27 @@ import type { Problem } from "../../../src/cas/write/volume-source.ts";
 import { Adler32 } from "../../../src/products/m3/adler32.ts";
 import type { ShareVerifier, StoredFile } from "../../../src/products/share-verifier.ts";
 
+const DOCS = ".docs";
+const SEAL = ".seal";
+
 /** True for what says: all that I speak for is there. */
 export function isSeal(path: string): boolean {
-  return path.endsWith(".seal");
+  return path.endsWith(SEAL);
 }
 
 /** True for the documents of a segment. */
 export function isDocs(path: string): boolean {
-  return path.endsWith(".docs");
+  return path.endsWith(DOCS);
 }
 
 /** The seal of a segment's documents. */
 export function sealOf(docs: string): string {
-  return docs.replace(/docs$/, "seal");
+  return docs.slice(0, -DOCS.length) + SEAL;
 }
 
 /** The documents that a seal speaks for. */
 export function docsOf(seal: string): string {
-  return seal.replace(/seal$/, "docs");
+  return seal.slice(0, -SEAL.length) + DOCS;
 }
 
 /** What is wrong with the documents at `path`, by their Adler-32 and the text of their seal. */

@@ -195,6 +195,17 @@ describe("Folio in a cluster", () => {
     expect(readFolio(world.cluster.rootOf("b"))).toEqual(world.folio.b.acknowledged);
     expect(fs.readFileSync(world.registry, "utf8")).toBe(before);
   });
+
+  test("refuses files for a node that its registry would have delete them", async () => {
+    await using world = await openWorld();
+    await backup(world);
+    const { cluster } = world;
+    const nodes = [{ from: "a", to: "b" }];
+    const record = await cluster.end(cluster.member("a").startRestore({ nodes }));
+    expect(record.error).toMatchObject({ kind: "refused" });
+    expect(record.error?.message).toContain("does not give b the shards 0, 1");
+    expect(readFolio(cluster.rootOf("b"))).toEqual(world.folio.b.acknowledged);
+  });
 });
 
 /** What phases and checks are given, with a disk of the test's own. */

@@ -126,19 +126,42 @@ function checkStopped(root: string, { doors: { files }, node }: NodePhaseContext
 
 /** The new registry, before a byte moves: each member's shards at the node that gets its files. */
 function plan(config: FolioConfig, context: ClusterPhaseContext): ClusterOutcome {
-  if (context.restore?.isPartial === true) return {};
-  const { files } = context.doors;
+  const { doors, shares = [] } = context;
   const before = parseRegistry(context.state["registry"]);
+  const isThere = doors.files.lstat(config.registry) !== undefined;
+  const now = isThere ? readRegistry(doors.files, config.registry) : { version: 0, members: {} };
   const members: Registry["members"] = {};
-  for (const { from, to } of context.shares ?? []) {
+  for (const { from, to } of shares) {
     const member = before.members[from];
     if (member !== undefined) members[to] = member;
   }
+  if (context.restore?.isPartial === true) {
+    mustOwn(now.members, members);
+    return {};
+  }
+  const lost = Object.keys(before.members).filter(
+    (name) => !shares.some(({ from }) => from === name),
+  );
+  if (lost.length > 0)
+    context.say(`The backup has no share of ${lost.join(", ")}: shards are lost.`);
   // Folio believes the highest version: it must be above the one that is there, too.
-  const isThere = files.lstat(config.registry) !== undefined;
-  const versionNow = isThere ? readRegistry(files, config.registry).version : 0;
-  const version = Math.max(before.version, versionNow) + 1;
+  const version = Math.max(before.version, now.version) + 1;
   return { state: { plan: { ...before, version, members } as Json } };
+}
+
+/** A part leaves the registry alone; Folio would delete what the registry does not give to a node. */
+function mustOwn(now: Registry["members"], wanted: Registry["members"]): void {
+  for (const [node, { shards }] of Object.entries(wanted)) {
+    const lost = shards.filter((shard) => now[node]?.shards.includes(shard) !== true);
+    if (lost.length === 0) continue;
+    throw new AppError(
+      "refused",
+      `Folio's registry does not give ${node} the shards ${lost.join(", ")}.`,
+      {
+        guidance: "Restore all nodes, or mend the registry first.",
+      },
+    );
+  }
 }
 
 /** Last of all: a node that starts too early owns nothing that is half there. */
