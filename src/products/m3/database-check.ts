@@ -1,9 +1,9 @@
 /**
  * Holds a running M3 against what a backup says: the namespaces and the placement in etcd, the health
- * of each node, and how many series sampled blocks hold on every replica. It only reads. More than the
- * backup says is never wrong, since writes go on; less is, whichever replica has it.
+ * of each node, and how many series sampled blocks have. It only reads. More than the backup says is
+ * never wrong, since writes go on; less is.
  */
-import { toAppError } from "../../base/error.ts";
+import { AppError, toAppError } from "../../base/error.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
 import { openEtcd } from "../etcd/etcd-client.ts";
 import type { BackupContent, PhaseContext, ProductCheck } from "../product.ts";
@@ -12,12 +12,11 @@ import type { ClusterState } from "./cluster-state.ts";
 import { checkNamespaces, checkShards } from "./database-state.ts";
 import type { M3Config } from "./m3-config.ts";
 import { countSeries, readHealth } from "./node-api.ts";
-import type { NodeApi } from "./node-api.ts";
 import type { PlacementInstance } from "./placement.ts";
-import { compareSamples, planSamples } from "./series-compare.ts";
-import type { FoundCounts, WantedCount } from "./series-compare.ts";
+import { compareSample, planSamples } from "./series-compare.ts";
+import type { FoundCount, NamespaceSample } from "./series-compare.ts";
 
-/** M3 instances that are asked at once; each gets one request at a time. */
+/** M3 instances that are asked at once. */
 const INSTANCES_AT_ONCE = 8;
 
 /** Asks etcd and every instance; a line for each thing that was looked at. */
@@ -38,68 +37,85 @@ export async function checkM3Database(
     context.signal.throwIfAborted();
     return [failed(what, thrown)];
   }
-  const { samples, notes } = planSamples(backup.state["captures"], {
+  const samples = planSamples(backup.state["captures"], {
     namespaces: before.namespaces,
     nowMs: context.doors.clock.now(),
   });
-  const asked = await askInstances(config, context, now.placement.instances, samples);
+  const { instances } = now.placement;
+  const health = await askHealth(config, context, instances);
+  // The first one that works counts for all: it asks every replica itself.
+  const door = instances.find((_, index) => health[index]?.ok === true);
+  const counted: ProductCheck[] = [];
+  for (const sample of samples) {
+    counted.push(compareSample(sample, await countAll(config, context, door, sample)));
+  }
   return [
     ...checkNamespaces(before.namespaces, now.namespaces),
     checkShards(before.placement, now.placement),
-    ...asked.checks,
-    ...compareSamples(samples, asked.found, notes),
+    ...health,
+    ...counted,
   ];
 }
 
-/** Of each instance how it is, and its counts; one that fails is asked no further. */
-async function askInstances(
+/** A line for each instance, in their order. */
+async function askHealth(
   config: M3Config,
-  context: PhaseContext,
+  { doors: { outside }, signal, say }: PhaseContext,
   instances: readonly PlacementInstance[],
-  samples: readonly WantedCount[],
-): Promise<{ readonly checks: readonly ProductCheck[]; readonly found: FoundCounts }> {
-  const { signal, doors } = context;
+): Promise<ProductCheck[]> {
   const checks = new Map<string, ProductCheck>();
-  const found: FoundCounts = new Map(
-    samples.map((sample) => [sample, { counts: [], ownerCount: 0 }]),
-  );
   await forEachConcurrent(instances, INSTANCES_AT_ONCE, async (instance) => {
-    const address = addressOf(config, instance);
-    const api: NodeApi = { outside: doors.outside, address, signal };
+    const address = addressOf(config, instance, "node");
     const what = `instance ${instance.id} at ${address}`;
-    context.say(`Asking ${what}.`);
-    const owned = samples.filter(({ shard }) =>
-      instance.shards.some(({ id, state }) => id === shard && state === "available"),
-    );
-    for (const sample of owned) mustGet(found, sample).ownerCount += 1;
+    say(`Asking ${what}.`);
     try {
-      const { status, bootstrapped } = await readHealth(api);
+      const { status, bootstrapped } = await readHealth({ outside, address, signal });
       const message = `${status}, ${bootstrapped ? "bootstrapped" : "not bootstrapped"}`;
       checks.set(instance.id, { what, ok: status === "up" && bootstrapped, message });
-      if (!bootstrapped) return;
-      for (const sample of owned) {
-        mustGet(found, sample).counts.push(await countSeries(api, sample, sample.countMax));
-      }
     } catch (thrown) {
       signal.throwIfAborted();
       checks.set(instance.id, failed(what, thrown));
     }
   });
-  return { checks: instances.flatMap(({ id }) => checks.get(id) ?? []), found };
+  return instances.flatMap(({ id }) => checks.get(id) ?? []);
 }
 
-/** As configured for the node that it is, else the host of its endpoint with the common port. */
-export function addressOf(config: M3Config, { id, endpoint }: PlacementInstance): string {
+async function countAll(
+  config: M3Config,
+  { doors: { outside }, signal, say }: PhaseContext,
+  instance: PlacementInstance | undefined,
+  { name, wanted }: NamespaceSample,
+): Promise<FoundCount[]> {
+  const counts: FoundCount[] = [];
+  for (const one of wanted) {
+    if (instance === undefined) {
+      const error = new AppError("unavailable", "no instance is up and bootstrapped to be asked");
+      counts.push({ ...one, found: error });
+      continue;
+    }
+    const address = addressOf(config, instance, "cluster");
+    say(`Counting series of ${name} through ${address}.`);
+    try {
+      const found = await countSeries({ outside, address, signal }, one, one.countMax);
+      counts.push({ ...one, found });
+    } catch (thrown) {
+      signal.throwIfAborted();
+      counts.push({ ...one, found: toAppError(thrown) });
+    }
+  }
+  return counts;
+}
+
+/** The host of the instance's endpoint, with the port that is configured for it or for all. */
+export function addressOf(
+  config: M3Config,
+  { id, endpoint }: PlacementInstance,
+  which: "node" | "cluster",
+): string {
   const [, own] =
     Object.entries(config.instances).find(([node, one]) => (one.id ?? node) === id) ?? [];
   const host = endpoint.slice(0, endpoint.lastIndexOf(":"));
-  return own?.http ?? `${host}:${config.httpPort}`;
-}
-
-function mustGet(found: FoundCounts, sample: WantedCount) {
-  const counts = found.get(sample);
-  if (counts === undefined) throw new Error("a sample that nobody asked for");
-  return counts;
+  return `${host}:${(own?.httpPorts ?? config.httpPorts)[which]}`;
 }
 
 function failed(what: string, thrown: unknown): ProductCheck {

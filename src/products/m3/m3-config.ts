@@ -31,16 +31,10 @@ const instanceSchema = z.strictObject({
   hostname: z.string().min(1).max(255).optional().meta({
     description: "Its host name in the placement. The host of `endpoint`, if left out.",
   }),
-  http: z
-    .string()
-    .regex(/^\S+:\d{1,5}$/)
+  httpPorts: z
+    .strictObject({ node: z.int().min(1).max(65_535), cluster: z.int().min(1).max(65_535) })
     .optional()
-    .meta({
-      expected: "HOST:PORT",
-      description:
-        "Where its JSON API is reached (`db.httpNodeListenAddress`), for `verify --database`. The " +
-        "host of its endpoint in the placement with `httpPort`, if left out.",
-    }),
+    .meta({ description: "Ports of its JSON APIs, where they differ from `httpPorts`." }),
   isolationGroup: z.string().min(1).max(255).optional().meta({
     description: "Its isolation group in the placement. As in the backup, if left out.",
   }),
@@ -78,15 +72,20 @@ export const m3ConfigSchema = z
     instances: z.record(z.string(), instanceSchema).default({}).meta({
       description: "Which M3 instance each node is, by the node's name.",
     }),
-    httpPort: z
-      .int()
-      .min(1)
-      .max(65_535)
-      .default(9002)
+    httpPorts: z
+      .strictObject({
+        node: z.int().min(1).max(65_535).default(9002).meta({
+          description: "The port of `db.httpNodeListenAddress`.",
+        }),
+        cluster: z.int().min(1).max(65_535).default(9003).meta({
+          description: "The port of `db.httpClusterListenAddress`.",
+        }),
+      })
+      .prefault({})
       .meta({
         description:
-          "The port of M3's JSON API on every node (`db.httpNodeListenAddress`), which " +
-          "`verify --database` asks.",
+          "Ports of M3's two JSON APIs, which `verify --database` asks, on the hosts that the " +
+          "placement names.",
       }),
     copies: z
       .union([z.literal("all"), z.int().min(1).max(10)])

@@ -1,37 +1,40 @@
 /**
- * Numbers of series in a backup held against those of a running M3. Which instance got whose share is
- * not asked: the copies of a shard are compared by rank, so that names may have been permuted and a
- * replica that lacked a series in the backup may lack it now.
+ * Numbers of series in a backup held against those of a running M3. Each shard counts once, with the
+ * replica that had most: that many series had been acknowledged, and the cluster must know them, in
+ * whatever place they are now. Later writes may have added more.
  */
 import { z } from "zod";
-import { AppError } from "../../base/error.ts";
+import { AppError, toAppError } from "../../base/error.ts";
 import type { ProductCheck } from "../product.ts";
 import type { NamespaceDescription } from "./cluster-state.ts";
-import type { BlockOfShard } from "./node-api.ts";
+import type { BlockOfNamespace } from "./node-api.ts";
 import { seriesSampleSchema } from "./series-sample.ts";
 import type { SeriesSample } from "./series-sample.ts";
 
 /** Beyond this a count says only that there are at least so many: it bounds what M3 must list. */
 const SERIES_COUNT_MAX = 20_000;
 
-/** Blocks of shards of one namespace that are asked for. */
-const SAMPLE_COUNT_MAX = 128;
+/** Nodes that had flushed different blocks sampled different ones. */
+const BLOCK_COUNT_MAX = 4;
 
-const EXAMPLE_COUNT = 5;
-
-/** What a block of a shard must hold. */
-export type WantedCount = BlockOfShard & {
-  /** Series by copy in the backup, descending. */
-  readonly counts: readonly number[];
+/** What a block of a namespace must hold. */
+export type WantedCount = BlockOfNamespace & {
+  /** Series in the backup, over all of its shards. */
+  readonly seriesCount: number;
+  readonly shardCount: number;
   /** No need to count further. */
   readonly countMax: number;
 };
 
-/** What was answered by those of its owners that did answer. */
-export type FoundCounts = Map<WantedCount, { readonly counts: number[]; ownerCount: number }>;
+/** What the cluster has of it, or why nobody knows. */
+export type FoundCount = WantedCount & { readonly found: number | AppError };
 
-/** Why a namespace has nothing, or less, to compare; by its name. */
-export type SampleNotes = ReadonlyMap<string, string>;
+/** What to ask of one namespace; without `wanted` the reason why nothing. */
+export type NamespaceSample = {
+  readonly name: string;
+  readonly wanted: readonly WantedCount[];
+  readonly note?: string;
+};
 
 const capturesSchema = z.record(
   z.string(),
@@ -42,106 +45,71 @@ const capturesSchema = z.record(
 export function planSamples(
   captures: unknown,
   options: { readonly namespaces: readonly NamespaceDescription[]; readonly nowMs: number },
-): { readonly samples: readonly WantedCount[]; readonly notes: SampleNotes } {
+): NamespaceSample[] {
   const taken = parseCaptures(captures);
-  const samples: WantedCount[] = [];
-  const notes = new Map<string, string>();
-  for (const { name, retentionMs, blockSizeMs } of options.namespaces) {
+  return options.namespaces.map(({ name, retentionMs, blockSizeMs, indexEnabled }) => {
     const own = taken.filter(({ namespace }) => namespace === name);
     // A block of mercy: M3 may be about to delete it.
     const oldestMs = options.nowMs - retentionMs + blockSizeMs;
-    const alive = own.filter(({ blockStartNs }) => BigInt(blockStartNs) / 1_000_000n >= oldestMs);
-    if (own.length === 0) notes.set(name, "the backup holds no flushed block of it");
-    else if (alive.length === 0) notes.set(name, "what the backup counted is beyond retention now");
-    const wanted = mergeSamples(alive, BigInt(Math.round(blockSizeMs * 1_000_000)));
-    const stride = Math.ceil(wanted.length / SAMPLE_COUNT_MAX);
-    samples.push(...wanted.filter((_, index) => index % stride === 0));
-  }
-  return { samples, notes };
+    const alive = own.filter((sample) => startMsOf(sample) >= oldestMs);
+    if (!indexEnabled) return { name, wanted: [], note: "it has no index to ask" };
+    if (own.length === 0) return { name, wanted: [], note: "the backup counted no block of it" };
+    if (alive.length === 0)
+      return { name, wanted: [], note: "its blocks are beyond retention now" };
+    const byBlock = Map.groupBy(alive, startMsOf);
+    const newest = [...byBlock].toSorted(([a], [b]) => b - a).slice(0, BLOCK_COUNT_MAX);
+    return { name, wanted: newest.map(([, copies]) => mergeCopies(copies, blockSizeMs)) };
+  });
 }
 
-/** A line for each namespace: the counts are as in the backup, or which are lower. */
-export function compareSamples(
-  samples: readonly WantedCount[],
-  found: FoundCounts,
-  notes: SampleNotes,
-): ProductCheck[] {
-  const silent = [...notes].map(([name, note]) => ({
-    what: `series of ${name}`,
-    ok: true,
-    message: `not counted: ${note}`,
-  }));
-  const byNamespace = Map.groupBy(samples, ({ namespace }) => namespace);
-  return [...silent, ...[...byNamespace].map(([name, own]) => compareNamespace(name, own, found))];
-}
-
-function compareNamespace(
-  name: string,
-  samples: readonly WantedCount[],
-  found: FoundCounts,
+/** The line of a namespace: its counts are as in the backup, or which are lower. */
+export function compareSample(
+  { name, note }: NamespaceSample,
+  counts: readonly FoundCount[],
 ): ProductCheck {
   const what = `series of ${name}`;
-  const answersOf = (sample: WantedCount) => found.get(sample) ?? { counts: [], ownerCount: 0 };
-  const isAnswered = (sample: WantedCount) => answersOf(sample).counts.length > 0;
-  const answered = samples.filter(isAnswered);
-  const low = answered.filter((sample) => isLower(sample, answersOf(sample)));
-  const shardCount = new Set(answered.map(({ shard }) => shard)).size;
-  const blocks = [...new Set(answered.map(showBlock))].toSorted();
-  const scope = `${shardCount} shards, blocks of ${blocks.join(" and ")}`;
-  if (answered.length < samples.length) {
-    const message = `${samples.length - answered.length} of ${samples.length} blocks of shards have no owner that answers`;
-    return { what, ok: false, message };
+  if (counts.length === 0) return { what, ok: true, message: `not counted: ${note ?? "nothing"}` };
+  const failed = counts.find(({ found }) => found instanceof AppError);
+  if (failed !== undefined) {
+    const { message, guidance } = toAppError(failed.found);
+    return { what, ok: false, message, ...(guidance === undefined ? {} : { guidance }) };
   }
-  if (low.length > 0) {
-    const examples = low.slice(0, EXAMPLE_COUNT).map((sample) => {
-      const now = answersOf(sample).counts.toSorted((a, b) => b - a);
-      const place = `shard ${sample.shard}, block ${showBlock(sample)}`;
-      return `${place}: ${now.join(", ")} in place of ${sample.counts.join(", ")}`;
-    });
-    const more = low.length > examples.length ? "; …" : "";
-    const message = `fewer than in the backup in ${low.length} of ${samples.length} places (${scope}): ${examples.join("; ")}${more}`;
-    const guidance = "Restore again; until then M3 answers with what the other replicas have.";
-    return { what, ok: false, message, guidance };
-  }
-  const seriesCount = samples.reduce((sum, { counts }) => sum + (counts[0] ?? 0), 0);
-  const message = `as in the backup, or more: ${seriesCount} in ${scope}, on each replica`;
-  return { what, ok: true, message };
-}
-
-/** Owners that did not answer may have any number: only what is too low whatever they have counts. */
-export function isLower(
-  { counts, countMax }: Pick<WantedCount, "counts" | "countMax">,
-  answers: { readonly counts: readonly number[]; readonly ownerCount: number },
-): boolean {
-  const unknownCount = Math.max(0, answers.ownerCount - answers.counts.length);
-  const now = answers.counts.toSorted((a, b) => b - a);
-  return counts.some((count, rank) => {
-    if (rank < unknownCount) return false;
-    return (now[rank - unknownCount] ?? 0) < Math.min(count, countMax);
+  const places = counts.map(({ blockStartMs, seriesCount, shardCount, countMax, found }) => {
+    const isLow = Number(found) < countMax;
+    const atLeast = Number(found) >= SERIES_COUNT_MAX ? "at least " : "";
+    const text = `${atLeast}${String(found)} in the block of ${showTime(blockStartMs)}, in the backup ${seriesCount} in ${shardCount} shards`;
+    return { isLow, text };
   });
+  const low = places.filter(({ isLow }) => isLow);
+  if (low.length === 0) {
+    return { what, ok: true, message: places.map(({ text }) => text).join("; ") };
+  }
+  const message = `fewer than in the backup: ${low.map(({ text }) => text).join("; ")}`;
+  return { what, ok: false, message, guidance: "Find out whether all nodes were restored." };
 }
 
-function mergeSamples(samples: readonly SeriesSample[], blockSizeNs: bigint): WantedCount[] {
-  const merged = new Map<string, BlockOfShard & { readonly counts: number[] }>();
-  for (const { namespace, blockStartNs, counts } of samples) {
+function mergeCopies(copies: readonly SeriesSample[], blockSizeMs: number): WantedCount {
+  const most = new Map<string, number>();
+  for (const { counts } of copies) {
     for (const [shard, count] of Object.entries(counts)) {
-      const key = `${blockStartNs}/${shard}`;
-      const other = merged.get(key);
-      if (other !== undefined) other.counts.push(count);
-      else {
-        const place = { namespace, shard: Number(shard), blockStartNs: BigInt(blockStartNs) };
-        merged.set(key, { ...place, blockSizeNs, counts: [count] });
-      }
+      most.set(shard, Math.max(most.get(shard) ?? 0, count));
     }
   }
-  return [...merged.values()].map(({ counts, ...place }) => {
-    const descending = counts.toSorted((a, b) => b - a);
-    return {
-      ...place,
-      counts: descending,
-      countMax: Math.min(descending[0] ?? 0, SERIES_COUNT_MAX),
-    };
-  });
+  const [first] = copies;
+  const seriesCount = [...most.values()].reduce((sum, count) => sum + count, 0);
+  return {
+    namespace: first?.namespace ?? "",
+    blockStartMs: first === undefined ? 0 : startMsOf(first),
+    blockSizeMs,
+    seriesCount,
+    shardCount: most.size,
+    countMax: Math.min(seriesCount, SERIES_COUNT_MAX),
+  };
+}
+
+/** Blocks begin at whole milliseconds: M3 makes none that is shorter. */
+function startMsOf({ blockStartNs }: SeriesSample): number {
+  return Number(BigInt(blockStartNs) / 1_000_000n);
 }
 
 /** Backups of versions that counted nothing have no samples. */
@@ -158,6 +126,6 @@ function parseCaptures(captures: unknown): SeriesSample[] {
   );
 }
 
-function showBlock({ blockStartNs }: BlockOfShard): string {
-  return new Date(Number(blockStartNs / 1_000_000n)).toISOString().replace(/\.000Z$/, "Z");
+function showTime(ms: number): string {
+  return new Date(ms).toISOString().replace(/\.000Z$/, "Z");
 }

@@ -2,7 +2,8 @@
  * How many series some blocks of a node hold, noted at the capture, so that a database which was
  * restored can be asked for the same numbers. Of each namespace two blocks are looked at, in a bounded
  * number of shards, which all nodes choose alike; the numbers are M3's own, from the info files of
- * filesets that were captured. Cost: one pass over the capture's list, and some hundred small reads.
+ * filesets that were captured. Cost: one pass over the capture's list, and a small read for each
+ * shard and block.
  */
 import { z } from "zod";
 import type { FileSystem } from "../../base/doors.ts";
@@ -16,7 +17,7 @@ import { parseFilesetInfo } from "./fileset.ts";
 import { readSmallFile } from "./small-file.ts";
 
 /** Shards of one namespace that are looked at. */
-const SHARD_COUNT_MAX = 64;
+const SHARD_COUNT_MAX = 1024;
 
 /** Namespaces that are looked at, in the order of their names. */
 const NAMESPACE_COUNT_MAX = 16;

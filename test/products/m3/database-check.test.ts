@@ -3,6 +3,7 @@
  * that answers as m3dbnode does. The real one is asked by the scenarios.
  */
 import { expect, test } from "bun:test";
+import { AppError } from "../../../src/base/error.ts";
 import { realOutside } from "../../../src/base/outside.ts";
 import { addressOf } from "../../../src/products/m3/database-check.ts";
 import { checkNamespaces, checkShards } from "../../../src/products/m3/database-state.ts";
@@ -11,17 +12,12 @@ import { m3ConfigSchema } from "../../../src/products/m3/m3-config.ts";
 import { countSeries, readHealth } from "../../../src/products/m3/node-api.ts";
 import { describePlacement, parsePlacement } from "../../../src/products/m3/placement.ts";
 import type { PlacementDescription } from "../../../src/products/m3/placement.ts";
-import { compareSamples, isLower, planSamples } from "../../../src/products/m3/series-compare.ts";
-import type { WantedCount } from "../../../src/products/m3/series-compare.ts";
+import { compareSample, planSamples } from "../../../src/products/m3/series-compare.ts";
+import type { FoundCount, WantedCount } from "../../../src/products/m3/series-compare.ts";
 import { evenInstances, placementBytes } from "./placement-wire.ts";
 
 const HOUR_MS = 3_600_000;
-const BLOCK = {
-  namespace: "default",
-  shard: 3,
-  blockStartNs: 1_795_386_930_000_000_000n,
-  blockSizeNs: 30_000_000_000n,
-};
+const BLOCK = { namespace: "default", blockStartMs: 1_795_386_930_000, blockSizeMs: 30_000 };
 const NAMESPACE: NamespaceDescription = {
   name: "default",
   retentionMs: 48 * HOUR_MS,
@@ -35,56 +31,70 @@ const NAMESPACE: NamespaceDescription = {
   indexBlockSizeMs: 2 * HOUR_MS,
 };
 
-test("a count is lower only if it is so whatever silent owners have, and whoever has which share", () => {
-  const wanted = { counts: [10, 10, 9], countMax: 10 };
-  const found = (counts: number[], ownerCount = 3) => ({ counts, ownerCount });
-  expect(isLower(wanted, found([9, 10, 10]))).toBe(false);
-  expect(isLower(wanted, found([12, 10, 10]))).toBe(false);
-  expect(isLower(wanted, found([10, 9, 9]))).toBe(true);
-  expect(isLower(wanted, found([10, 10, 0]))).toBe(true);
-  expect(isLower(wanted, found([10, 10], 2))).toBe(true);
-  expect(isLower(wanted, found([10, 9]))).toBe(false);
-  expect(isLower(wanted, found([9, 9]))).toBe(true);
-  expect(isLower(wanted, found([9]))).toBe(false);
-  expect(isLower({ counts: [50_000], countMax: 20_000 }, found([20_000], 1))).toBe(false);
-});
-
-test("copies of one block come together, and blocks that M3 may have deleted are left out", () => {
-  const newMs = 100 * HOUR_MS;
-  const sample = (startMs: number, counts: Record<string, number>) => ({
+test("each shard counts once, and blocks that M3 may have deleted are left out", () => {
+  const startMs = 100 * HOUR_MS;
+  const sample = (ms: number, counts: Record<string, number>) => ({
     namespace: "default",
-    blockStartNs: String(BigInt(startMs) * 1_000_000n),
+    blockStartNs: String(BigInt(ms) * 1_000_000n),
     counts,
   });
   const captures = {
-    a: { series: [sample(newMs, { 0: 5, 1: 7 }), sample(10 * HOUR_MS, { 0: 9 })], tries: 1 },
-    b: { series: [sample(newMs, { 0: 6 })] },
+    a: { series: [sample(startMs, { 0: 5, 1: 7 }), sample(10 * HOUR_MS, { 0: 9 })], tries: 1 },
+    b: { series: [sample(startMs, { 0: 6 })] },
     old: { tries: 1 },
   };
-  const gone = { ...NAMESPACE, name: "gone" };
-  const options = { namespaces: [NAMESPACE, gone], nowMs: 110 * HOUR_MS };
-  const { samples, notes } = planSamples(captures, options);
-  const place = { namespace: "default", blockStartNs: BigInt(newMs) * 1_000_000n };
-  expect(samples).toEqual([
-    { ...place, shard: 0, blockSizeNs: 7_200_000_000_000n, counts: [6, 5], countMax: 6 },
-    { ...place, shard: 1, blockSizeNs: 7_200_000_000_000n, counts: [7], countMax: 7 },
+  const blind = { ...NAMESPACE, name: "blind", indexEnabled: false };
+  const fresh = { ...NAMESPACE, name: "fresh" };
+  const plan = (nowMs: number) =>
+    planSamples(captures, { namespaces: [NAMESPACE, blind, fresh], nowMs });
+  expect(plan(110 * HOUR_MS)).toEqual([
+    {
+      name: "default",
+      wanted: [
+        {
+          namespace: "default",
+          blockStartMs: startMs,
+          blockSizeMs: 2 * HOUR_MS,
+          seriesCount: 13,
+          shardCount: 2,
+          countMax: 13,
+        },
+      ],
+    },
+    { name: "blind", wanted: [], note: "it has no index to ask" },
+    { name: "fresh", wanted: [], note: "the backup counted no block of it" },
   ]);
-  expect([...notes.keys()]).toEqual(["gone"]);
-  const later = planSamples(captures, { ...options, nowMs: 200 * HOUR_MS });
-  expect(later.samples).toEqual([]);
-  expect(later.notes.get("default")).toContain("beyond retention");
+  expect(plan(200 * HOUR_MS)[0]?.note).toContain("beyond retention");
+  const options = { namespaces: [NAMESPACE], nowMs: 0 };
   expect(() => planSamples({ a: { series: "many" } }, options)).toThrow("not as Astacus writes it");
 });
 
-test("fewer series are told with their place and both numbers, silence is no consent", () => {
-  const wanted: WantedCount = { ...BLOCK, counts: [10, 10], countMax: 10 };
-  const ask = (counts: number[]) =>
-    compareSamples([wanted], new Map([[wanted, { counts, ownerCount: 2 }]]), new Map())[0];
-  expect(ask([10, 11])).toMatchObject({ ok: true, what: "series of default" });
-  const low = ask([4, 10]);
-  expect(low?.ok).toBe(false);
-  expect(low?.message).toContain("shard 3, block 2026-11-22T22:35:30Z: 10, 4 in place of 10, 10");
-  expect(ask([])?.ok).toBe(false);
+test("fewer series are told with block and both numbers, silence is no consent", () => {
+  const wanted: WantedCount = { ...BLOCK, seriesCount: 10, shardCount: 4, countMax: 10 };
+  const compare = (...found: FoundCount["found"][]) =>
+    compareSample(
+      { name: "default", wanted: [wanted] },
+      found.map((one) => ({ ...wanted, found: one })),
+    );
+  expect(compare(10, 10)).toMatchObject({ ok: true, what: "series of default" });
+  const low = compare(10, 9);
+  expect(low.ok).toBe(false);
+  expect(low.message).toContain(
+    "fewer than in the backup: 9 in the block of 2026-11-22T22:35:30Z, in the backup 10 in 4 shards",
+  );
+  expect(compare(10, new AppError("unavailable", "gone fishing"))).toMatchObject({
+    ok: false,
+    message: "gone fishing",
+  });
+  const many = { ...wanted, seriesCount: 90_000, countMax: 20_000 };
+  const enough = compareSample({ name: "default", wanted: [many] }, [{ ...many, found: 20_000 }]);
+  expect(enough.ok).toBe(true);
+  expect(enough.message).toContain("at least 20000 in the block");
+  expect(compareSample({ name: "x", wanted: [], note: "it has no index to ask" }, [])).toEqual({
+    what: "series of x",
+    ok: true,
+    message: "not counted: it has no index to ask",
+  });
 });
 
 test("a namespace that is gone or has another shape is wrong, a new one is not", () => {
@@ -117,29 +127,26 @@ test("a shard that is not available on all its replicas is named", () => {
   expect(checkShards(sound, placement(instances, 8)).ok).toBe(false);
 });
 
-test("an instance is asked at its own address, else at its host with the common port", () => {
+test("an instance is asked at the host of its endpoint, at its own ports or the common ones", () => {
   const config = m3ConfigSchema.parse({
     type: "m3",
     root: "/m3",
     etcd: { endpoints: ["http://e:2379"] },
-    instances: { n1: { id: "a", http: "elsewhere:1" }, b: {} },
+    instances: { n1: { id: "a", httpPorts: { node: 1, cluster: 2 } }, b: {} },
   });
+  const instances = evenInstances(["a", "b"], 1, 2);
   const [a, b] = describePlacement(
-    parsePlacement(
-      placementBytes({
-        instances: evenInstances(["a", "b"], 1, 2),
-        replicaFactor: 2,
-        shardCount: 1,
-      }),
-    ),
+    parsePlacement(placementBytes({ instances, replicaFactor: 2, shardCount: 1 })),
   ).instances;
-  expect(addressOf(config, a!)).toBe("elsewhere:1");
-  expect(addressOf(config, { ...b!, endpoint: "[::1]:9000" })).toBe("[::1]:9002");
+  expect(addressOf(config, { ...a!, endpoint: "far:9000" }, "node")).toBe("far:1");
+  expect(addressOf(config, { ...a!, endpoint: "far:9000" }, "cluster")).toBe("far:2");
+  expect(addressOf(config, { ...b!, endpoint: "[::1]:9000" }, "node")).toBe("[::1]:9002");
+  expect(addressOf(config, b!, "cluster")).toEndWith(":9003");
 });
 
-/** Answers as m3dbnode: first what is in memory, then what is on disk, in pages. */
-function startNode(memory: readonly string[], disk: readonly string[]) {
-  const requests: string[] = [];
+/** Answers as m3dbnode does on both of its JSON ports. */
+function startNode(ids: readonly string[]) {
+  const requests: unknown[] = [];
   const server = Bun.serve({
     port: 0,
     hostname: "127.0.0.1",
@@ -147,21 +154,15 @@ function startNode(memory: readonly string[], disk: readonly string[]) {
       if (request.url.endsWith("/health")) {
         return Response.json({ ok: true, status: "up", bootstrapped: true });
       }
-      const text = await request.text();
-      requests.push(text);
-      const { shard, limit, pageToken } = JSON.parse(text) as Record<string, number & string>;
-      if (shard === 99) {
-        const message = "not responsible for shard 99";
-        return Response.json({ error: { message, data: {} } }, { status: 500 });
+      const query = (await request.json()) as { nameSpace: string; limit: number };
+      requests.push(query);
+      if (query.nameSpace !== "default") {
+        const message = "unknown namespace";
+        return Response.json({ error: { message, data: {} } }, { status: 400 });
       }
-      if (pageToken === undefined) {
-        return Response.json({ elements: memory.map((id) => ({ id })), nextPageToken: "0" });
-      }
-      const end = Number(pageToken) + limit!;
-      const elements = disk.slice(Number(pageToken), end).map((id) => ({ id, start: 1 }));
-      return Response.json(
-        end < disk.length ? { elements, nextPageToken: String(end) } : { elements },
-      );
+      const found = ids.slice(0, query.limit);
+      const results = found.map((id) => ({ id, tags: [], datapoints: null }));
+      return Response.json({ results: ids.length === 0 ? null : results, exhaustive: true });
     },
   });
   const api = {
@@ -172,24 +173,27 @@ function startNode(memory: readonly string[], disk: readonly string[]) {
   return { api, requests, [Symbol.asyncDispose]: async () => await server.stop(true) };
 }
 
-test("series are counted once over all pages, and no further than is asked for", async () => {
-  const ids = Array.from({ length: 5_000 }, (_, index) => `series ${index}`);
-  await using node = startNode(["series 1", "only in memory"], ids);
-  expect(await countSeries(node.api, BLOCK, 20_000)).toBe(5_001);
-  expect(node.requests).toHaveLength(4);
-  const [first] = node.requests;
-  expect(first).toContain('"rangeStart":1795386930000000000,"rangeEnd":1795386960000000000,');
-  expect(JSON.parse(first!)).toMatchObject({ nameSpace: btoa("default"), shard: 3 });
-  expect(await countSeries(node.api, BLOCK, 10)).toBe(10);
-  expect(node.requests).toHaveLength(6);
+test("series of a block are counted once, and no further than is asked for", async () => {
+  await using node = startNode(["one", "two", "two", "three"]);
+  expect(await countSeries(node.api, BLOCK, 20)).toBe(3);
+  expect(node.requests[0]).toMatchObject({
+    nameSpace: "default",
+    rangeStart: 1_795_386_930_000,
+    rangeEnd: 1_795_386_960_000,
+    noData: true,
+    limit: 20,
+  });
+  expect(await countSeries(node.api, BLOCK, 2)).toBe(2);
+  await using empty = startNode([]);
+  expect(await countSeries(empty.api, BLOCK, 20)).toBe(0);
 });
 
 test("health is read, and a refusal comes with M3's words", async () => {
-  await using node = startNode([], []);
+  await using node = startNode([]);
   expect(await readHealth(node.api)).toMatchObject({ status: "up", bootstrapped: true });
-  const thrown = await countSeries(node.api, { ...BLOCK, shard: 99 }, 5).catch(
+  const thrown = await countSeries(node.api, { ...BLOCK, namespace: "nope" }, 5).catch(
     (error: unknown) => error,
   );
   expect(thrown).toMatchObject({ kind: "unavailable" });
-  expect(String(thrown)).toContain("not responsible for shard 99");
+  expect(String(thrown)).toContain("unknown namespace");
 });
