@@ -10,6 +10,7 @@ import { readHeader } from "../cas/log/header-object.ts";
 import { convertConfig } from "../server/convert-config.ts";
 import type { Config } from "../server/config.ts";
 import { openSite } from "../server/open-site.ts";
+import { describeChecks } from "./check-lines.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { EXIT } from "./exit-code.ts";
@@ -29,12 +30,8 @@ export async function check(run: CommandRun, own: { readonly node?: string }): P
   const isGood = checks.every((one) => one.ok);
   const answer = { file, node: config.self.name, cluster: config.cluster, ok: isGood, checks };
   print(run, answer, () => {
-    const lines = checks.map((one) => {
-      const advice = one.ok || one.guidance === undefined ? "" : `\n      ${one.guidance}`;
-      return `${one.ok ? "ok  " : "BAD "}  ${one.what}: ${one.message}${advice}`;
-    });
     const head = `${file} is valid; node ${config.self.name} of cluster ${config.cluster}.`;
-    return [head, ...lines].join("\n");
+    return [head, ...describeChecks(checks)].join("\n");
   });
   return isGood ? EXIT.done : EXIT.failed;
 }

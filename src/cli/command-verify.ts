@@ -1,8 +1,11 @@
 /**
- * `astacus verify`, by a server or straight from the site.
+ * `astacus verify`, by a server or straight from the site; `--database` by a server alone.
  */
+import { AppError } from "../base/error.ts";
 import type { VerifyReport } from "../cas/read/verify.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import type { DatabaseReport } from "../cluster/verify-database.ts";
+import { describeChecks } from "./check-lines.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
@@ -11,15 +14,15 @@ import { finish } from "./finish.ts";
 import { isOffline } from "./reader.ts";
 import { describeVerification } from "./verify-report.ts";
 
-/** Verifies one backup or all; ends with 1 if anything is wrong. */
+/** Verifies one backup or all, or the database; ends with 1 if anything is wrong. */
 export async function verify(
   run: CommandRun,
   backup: string | undefined,
-  own: { readonly deep?: boolean },
+  own: { readonly deep?: boolean; readonly database?: boolean },
 ): Promise<CommandEnd> {
+  if (own.database === true) return await verifyDatabase(run, backup, own.deep === true);
   const deep = own.deep === true;
   const request = { deep, ...(backup === undefined ? {} : { backup }) };
-  const codeOf = (report: VerifyReport): CommandEnd => (report.ok ? EXIT.done : EXIT.failed);
   if (!isOffline(run)) {
     const client = await connect(run);
     const record = await client.post<OperationRecord>("/v1/verifications", request);
@@ -32,4 +35,35 @@ export async function verify(
   const report = await withOffline(run, async (offline) => await offline.verify(request));
   print(run, report, () => describeVerification(report));
   return codeOf(report);
+}
+
+/** The server of a node asks, which knows where the database is and may reach it. */
+async function verifyDatabase(
+  run: CommandRun,
+  backup: string | undefined,
+  deep: boolean,
+): Promise<CommandEnd> {
+  if (deep) {
+    throw new AppError("usage", "--deep checks a backup, --database what is running: ask for one.");
+  }
+  if (isOffline(run)) {
+    throw new AppError("usage", "--database needs a server: with -c FILE give -u URL as well.");
+  }
+  const client = await connect(run);
+  const request = { database: true, ...(backup === undefined ? {} : { backup }) };
+  const record = await client.post<OperationRecord>("/v1/verifications", request);
+  return await finish(run, client, record, {
+    text: (report) => describeDatabase(report as DatabaseReport),
+    code: (report) => codeOf(report as DatabaseReport),
+  });
+}
+
+function describeDatabase({ ok, backup, checks }: DatabaseReport): string {
+  const lines = describeChecks(checks);
+  const verdict = ok ? "holds what backup" : "does not hold what backup";
+  return [...lines, `The database ${verdict} ${backup.name} says, as far as was asked.`].join("\n");
+}
+
+function codeOf({ ok }: { readonly ok: boolean }): CommandEnd {
+  return ok ? EXIT.done : EXIT.failed;
 }

@@ -152,6 +152,7 @@ function addMaintenance(program: Command, act: Acting): void {
     .argument("[backup]", "name or id; all if left out")
     .description("check that all a backup needs is there (-c FILE: straight from the site)")
     .option("--deep", "read and check every byte, and what the database itself can check")
+    .option("--database", "ask the running database instead, after a restore (needs a server)")
     .action(act(async () => (await import("./command-verify.ts")).verify));
 }
 

@@ -1,6 +1,6 @@
 /**
  * Operations that lease nobody: cleanup, verification, and marks on backups. They work on the
- * repository alone and may run beside anything.
+ * repository alone (a verification of the database only asks it) and may run beside anything.
  */
 import { AppError } from "../base/error.ts";
 import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/clean/backup-marks.ts";
@@ -14,6 +14,7 @@ import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
 import { withSoundIndex } from "./sound-index.ts";
+import { verifyDatabase } from "./verify-database.ts";
 import { verifyShares } from "./verify-shares.ts";
 
 /** How a cleanup may be asked for. */
@@ -70,12 +71,23 @@ export async function runCleanupOperation(
   });
 }
 
-/** Verifies one backup or all; the report says what is wrong. */
+/** What to verify. */
+export type VerifyRequest = {
+  readonly backup?: string;
+  readonly deep: boolean;
+  /** Ask the running database in place of the repository. */
+  readonly database?: boolean;
+};
+
+/** Verifies one backup or all, or the database after a restore; the report says what is wrong. */
 export async function runVerifyOperation(
   parts: CoordinatorParts,
   context: OperationContext,
-  request: { readonly backup?: string; readonly deep: boolean },
+  request: VerifyRequest,
 ): Promise<JsonValue> {
+  if (request.database === true) {
+    return (await verifyDatabase(parts, context, request)) as unknown as JsonValue;
+  }
   const { repository, config } = parts;
   const { signal } = context;
   const state = await repository.catchUp(signal);

@@ -22,7 +22,7 @@ import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf, summarize } from "./backup-summary.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
-import type { CleanupRequest, EndedOperations } from "./maintenance.ts";
+import type { CleanupRequest, EndedOperations, VerifyRequest } from "./maintenance.ts";
 import { runCleanupOperation, runMarkOperation, runVerifyOperation } from "./maintenance.ts";
 import type { MemberConfig } from "./member-config.ts";
 import { handleClaimCall } from "./claim-calls.ts";
@@ -179,7 +179,8 @@ export class Member implements AsyncDisposable {
     );
   }
 
-  startVerify(request: { readonly backup?: string; readonly deep: boolean }): OperationRecord {
+  /** Verifies backups, or with `database` what the running database has of one. */
+  startVerify(request: VerifyRequest): OperationRecord {
     return this.operations.start("verify", { ...request }, (context) =>
       runVerifyOperation(this.#parts, context, request),
     );

@@ -50,12 +50,19 @@ export const startCleanup = defineRoute({
 export const startVerification = defineRoute({
   method: "POST",
   path: "/v1/verifications",
-  summary: "Checks that all a backup needs is there; with `deep` reads and checks every byte",
+  summary:
+    "Checks that all a backup needs is there; with `deep` reads and checks every byte, with " +
+    "`database` asks the running database for what the backup holds",
   access: "read",
-  body: z.strictObject({
-    backup: z.string().min(1).max(200).exactOptional(),
-    deep: z.boolean().default(false),
-  }),
+  body: z
+    .strictObject({
+      backup: z.string().min(1).max(200).exactOptional(),
+      deep: z.boolean().default(false),
+      database: z.boolean().exactOptional(),
+    })
+    .refine(({ deep, database }) => !(deep && database === true), {
+      error: "`deep` and `database` are two verifications: ask for one",
+    }),
   answer: operationSchema,
   status: 202,
   run: ({ context, body }) => context.start((node) => node.startVerify(body)),

@@ -71,6 +71,8 @@ describe("a command line", () => {
     "restore --node a=b=c",
     "list -u nonsense",
     "delete",
+    "verify --deep --database",
+    "verify --database -c astacus.conf",
   ]) {
     test(`\`${line}\` is wrong usage, and says what is meant`, async () => {
       const { terminal, err } = captured();

@@ -89,6 +89,17 @@ describe("requests are checked before anything happens", () => {
     ]);
   });
 
+  test("a verification is of the database or of every byte, not of both", async () => {
+    const { ask, fake } = createTestServer();
+    const both = { deep: true, database: true };
+    expect((await ask("POST", "/v1/verifications", { body: both })).status).toBe(400);
+    expect(fake.calls).toEqual([]);
+    await ask("POST", "/v1/verifications", { body: { database: true, backup: "x" } });
+    expect(fake.calls).toEqual([
+      { method: "verify", request: { backup: "x", deep: false, database: true } },
+    ]);
+  });
+
   test("an unknown path names the nearest, a wrong method the right ones", async () => {
     const { ask } = createTestServer();
     expect(await bodyOf(await ask("GET", "/v1/backup"))).toMatchObject({
