@@ -64,12 +64,12 @@ export class CaptureListWriter implements Disposable {
 
 /**
  * The entries of a list, in its order.
- * @param isWanted - Told of a line as it is written; those that it refuses are not parsed.
+ * @param needle - Only lines with this text in them, as they are written; others cost next to nothing.
  */
 export function* readCaptureList(
   files: FileSystem,
   path: string,
-  isWanted: (line: string) => boolean = () => true,
+  needle = "",
 ): Generator<CapturedEntry> {
   const handle = files.open(path, "r");
   try {
@@ -80,17 +80,27 @@ export function* readCaptureList(
       if (count === 0) break;
       offset += count;
       const bytes = Buffer.concat([rest, buffer.subarray(0, count)]);
-      let start = 0;
-      for (let end = bytes.indexOf(0x0a); end >= 0; end = bytes.indexOf(0x0a, start)) {
-        const line = bytes.toString("utf8", start, end);
-        if (isWanted(line)) yield decodeEntry(line);
-        start = end + 1;
-      }
-      rest = Buffer.from(bytes.subarray(start));
+      const wholeEnd = bytes.lastIndexOf(0x0a) + 1;
+      yield* readLines(bytes.subarray(0, wholeEnd), needle);
+      rest = Buffer.from(bytes.subarray(wholeEnd));
     }
     if (rest.length > 0) throw unreadable();
   } finally {
     files.close(handle);
+  }
+}
+
+/** Whole lines; with a needle only those where it is. */
+function* readLines(bytes: Buffer, needle: string): Generator<CapturedEntry> {
+  for (let start = 0; start < bytes.length;) {
+    if (needle !== "") {
+      const found = bytes.indexOf(needle, start);
+      if (found < 0) return;
+      start = Math.max(start, bytes.lastIndexOf(0x0a, found) + 1);
+    }
+    const end = bytes.indexOf(0x0a, start);
+    yield decodeEntry(bytes.toString("utf8", start, end));
+    start = end + 1;
   }
 }
 

@@ -19,6 +19,9 @@ import { readSmallFile } from "./small-file.ts";
 /** Shards of one namespace that are looked at. */
 const SHARD_COUNT_MAX = 1024;
 
+/** How the path of a fileset's data file ends in a line of the list: one of seven. */
+const DATA_FILE = '-data.db"';
+
 /** Namespaces that are looked at, in the order of their names. */
 const NAMESPACE_COUNT_MAX = 16;
 
@@ -110,7 +113,11 @@ function listFilled(
   const found: FilledBlocks = new Map(
     [...chosen.keys()].map((namespace) => [namespace, new Map()]),
   );
-  for (const { path, stat } of readCaptureList(files, captureListPath(scratch, "data"), isData)) {
+  for (const { path, stat } of readCaptureList(
+    files,
+    captureListPath(scratch, "data"),
+    DATA_FILE,
+  )) {
     const [namespace = "", shardText, file, ...deeper] = path.split("/");
     const shard = Number(shardText);
     if (file === undefined || deeper.length > 0 || stat.sizeBytes === 0) continue;
@@ -124,11 +131,6 @@ function listFilled(
     if (other === undefined || other.volume <= name.volume) block.set(shard, name);
   }
   return found;
-}
-
-/** Cheaper than to parse the line: most are of other parts. */
-function isData(line: string): boolean {
-  return line.includes('-data.db"');
 }
 
 /** Read at the link where there is one; undefined if it cannot be read, or makes no sense. */
