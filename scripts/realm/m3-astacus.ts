@@ -25,7 +25,8 @@ export async function besideM3(realm: M3Realm, options: BesideOptions): Promise<
   const { environment, zone } = realm.settings;
   const instances = realm.nodes.map(
     ({ number, hostId, ports }) =>
-      `node${number}: {id: ${hostId}, endpoint: "127.0.0.1:${ports.node}"}`,
+      `node${number}: {id: ${hostId}, endpoint: "127.0.0.1:${ports.node}", ` +
+      `httpPorts: {node: ${ports.nodeHttp}, cluster: ${ports.clusterHttp}}}`,
   );
   return await ProcessCluster.make({
     ...options,

@@ -155,7 +155,8 @@ function exampleConfig(realm: M3Realm): string {
     "  instances:",
     ...realm.nodes.map(
       ({ number, hostId, ports }) =>
-        `    node${number}: {id: ${hostId}, endpoint: "127.0.0.1:${ports.node}"}`,
+        `    node${number}: {id: ${hostId}, endpoint: "127.0.0.1:${ports.node}", ` +
+        `httpPorts: {node: ${ports.nodeHttp}, cluster: ${ports.clusterHttp}}}`,
     ),
   ].join("\n");
 }
