@@ -12,6 +12,7 @@ import { realClock } from "../src/base/clock.ts";
 import { realDatabases } from "../src/base/databases.ts";
 import type { Doors, FileSystem, Network } from "../src/base/doors.ts";
 import { realFileSystem } from "../src/base/file-system.ts";
+import { guardMemory } from "../src/base/memory-guard.ts";
 import { realOutside } from "../src/base/outside.ts";
 import { pathFromText } from "../src/base/path.ts";
 import { realRandom } from "../src/base/random.ts";
@@ -118,6 +119,9 @@ async function runMember(
     const emit = options.onEvent ?? (() => undefined);
     return member?.handle(method, body, { signal, emit });
   });
+  const end = new AbortController();
+  using _ = { [Symbol.dispose]: () => end.abort() };
+  void guardMemory(end.signal);
   await using opened = await Member.open({
     config,
     doors,

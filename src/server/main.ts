@@ -5,6 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import { realClock } from "../base/clock.ts";
+import { guardMemory } from "../base/memory-guard.ts";
 import { sha256Hex } from "../base/hex.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import { createApp } from "./app.ts";
@@ -54,7 +55,10 @@ export async function runServer(loadConfig: () => Config): Promise<void> {
     context.reload().catch((error: unknown) => log.error("the configuration was kept", { error }));
   };
   process.on("SIGHUP", onHangup);
+  const guarded = new AbortController();
+  void guardMemory(guarded.signal);
   const signal = await untilStopped();
+  guarded.abort();
   process.off("SIGHUP", onHangup);
   log.info("stopping", { signal });
   await stop({ runtime, listener, log });

@@ -4,6 +4,7 @@
 import { toAppError } from "../../base/error.ts";
 import { realFileSystem } from "../../base/file-system.ts";
 import { freeBytes } from "../../base/free-bytes.ts";
+import { MemoryGuard } from "../../base/memory-guard.ts";
 import { RestoreLaneCore } from "./restore-lane.ts";
 import type { LaneAnswer, LaneAsk } from "./restore-lanes.ts";
 
@@ -11,12 +12,15 @@ declare const self: Worker;
 
 let core: RestoreLaneCore | undefined;
 
+const memory = new MemoryGuard();
+
 self.addEventListener("message", (event: MessageEvent<LaneAsk>) => {
   try {
     self.postMessage({ answer: handle(event.data) } satisfies LaneAnswer, []);
   } catch (error) {
     self.postMessage({ error: toAppError(error).toJSON() } satisfies LaneAnswer, []);
   }
+  memory.check();
 });
 
 function handle(ask: LaneAsk): unknown {

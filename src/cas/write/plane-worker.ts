@@ -3,6 +3,7 @@
  */
 import { toAppError } from "../../base/error.ts";
 import { realFileSystem } from "../../base/file-system.ts";
+import { MemoryGuard } from "../../base/memory-guard.ts";
 import { realRandom } from "../../base/random.ts";
 import type { ContentChecks } from "./content-check.ts";
 import { DataPlaneCore } from "./data-plane.ts";
@@ -15,6 +16,8 @@ declare const self: Worker;
 type OpenAsk = Extract<PlaneAsk, { readonly call: "open" }>;
 
 let core: DataPlaneCore | undefined;
+
+const memory = new MemoryGuard();
 
 /** Checks are loaded before the first question is answered; what fails there fails all of them. */
 let opened: Promise<void> = Promise.resolve();
@@ -29,6 +32,7 @@ self.addEventListener("message", async (event: MessageEvent<PlaneAsk>) => {
   } catch (error) {
     self.postMessage({ error: toAppError(error).toJSON() } satisfies PlaneAnswer, []);
   }
+  memory.check();
 });
 
 async function open({ settings, checksModule }: OpenAsk): Promise<void> {

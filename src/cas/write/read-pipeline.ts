@@ -17,6 +17,9 @@ import { idAt } from "./data-plane.ts";
 import type { FileScan, FileTask, ScanResult } from "./data-plane.ts";
 import type { ChunkRef } from "../format/listing.ts";
 
+/** Batches of a lane after which other work of the process has its turn. */
+const YIELD_BATCH_COUNT = 64;
+
 /** A file to read, and who wants to know. */
 export interface FileReader {
   readonly task: FileTask;
@@ -96,8 +99,10 @@ export class ReadPipeline {
     const busy = Array.from({ length: BATCHES_IN_FLIGHT }, () => Promise.resolve());
     try {
       let open: OpenReader | undefined;
-      for (let slot = 0; ; slot = (slot + 1) % BATCHES_IN_FLIGHT) {
+      for (let slot = 0, count = 1; ; slot = (slot + 1) % BATCHES_IN_FLIGHT, count += 1) {
         if (open === undefined && !(await this.#waitForWork())) break;
+        // Without workers nothing here waits for the outside: leases are renewed by timers.
+        if (count % YIELD_BATCH_COUNT === 0) await this.#context.doors.clock.sleep(0);
         await busy[slot];
         this.#throwIfStopped();
         const readers = this.#take(open);
