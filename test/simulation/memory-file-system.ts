@@ -1,8 +1,7 @@
 /**
  * A disk in memory, for the simulator: a POSIX-like tree with hard links, modes, owners and times,
- * deterministic to the inode number. It has two layers: what programs see, and what would be there
- * after a power cut. File contents become durable by `sync(handle)`, names by `syncDirectory`.
- * Unlike a real disk it follows no symbolic link in the middle of a path.
+ * deterministic to the inode number. What programs see and what is there after a power cut are two:
+ * contents become durable by `sync(handle)`, names by `syncDirectory`. It follows no symbolic links.
  */
 import type { Clock, FileStat, FileSystem, FileType, Random } from "../../src/base/doors.ts";
 import { errnoError, nulError } from "../../src/base/errno.ts";

@@ -22,8 +22,9 @@ const memory = new MemoryGuard();
 /** Checks are loaded before the first question is answered; what fails there fails all of them. */
 let opened: Promise<void> = Promise.resolve();
 
-self.addEventListener("message", async (event: MessageEvent<PlaneAsk>) => {
-  const ask = event.data;
+self.addEventListener("message", (event: MessageEvent<PlaneAsk>) => void respond(event.data));
+
+async function respond(ask: PlaneAsk): Promise<void> {
   if (ask.call === "open") opened = open(ask);
   try {
     await opened;
@@ -33,7 +34,7 @@ self.addEventListener("message", async (event: MessageEvent<PlaneAsk>) => {
     self.postMessage({ error: toAppError(error).toJSON() } satisfies PlaneAnswer, []);
   }
   memory.check();
-});
+}
 
 async function open({ settings, checksModule }: OpenAsk): Promise<void> {
   const checks = checksModule === undefined ? {} : await loadChecks(checksModule);
