@@ -6,7 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { AppError } from "../../base/error.ts";
-import type { AppErrorJson } from "../../base/error.ts";
+import { OrderedWorker } from "../../base/ordered-worker.ts";
 import type { LaneOutcome, LaneSettings, Published } from "./restore-lane.ts";
 import type { RestoreJob } from "./restore-job.ts";
 
@@ -70,15 +70,11 @@ export type LaneAsk = {
   [Call in keyof LaneCalls]: { readonly call: Call } & LaneCalls[Call]["ask"];
 }[keyof LaneCalls];
 
-/** One message from a worker: the answer to the oldest question that has none. */
-export type LaneAnswer = { readonly answer: unknown } | { readonly error: AppErrorJson };
-
-/** One worker. It answers in order, so that questions need no numbers. */
+/** One worker, started when it is first needed. */
 class WorkerLane implements RestoreLane {
   readonly #settings: LaneSettings;
-  #worker: Worker | undefined;
-  readonly #waiting: PromiseWithResolvers<unknown>[] = [];
-  #failure: AppError | undefined;
+  #worker: OrderedWorker | undefined;
+  #isClosed = false;
 
   constructor(settings: LaneSettings) {
     this.#settings = settings;
@@ -105,50 +101,26 @@ class WorkerLane implements RestoreLane {
   }
 
   close(): void {
-    this.#fail(new AppError("cancelled", "The restore worker was closed."));
-    this.#worker?.terminate();
+    this.#isClosed = true;
+    this.#worker?.close();
   }
 
   async #call<Ask extends LaneAsk>(
     ask: Ask,
     transfer: ArrayBuffer[] = [],
   ): Promise<LaneCalls[Ask["call"]]["answer"]> {
-    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#isClosed) throw new AppError("cancelled", "The restore worker was closed.");
     this.#worker ??= this.#start();
-    const waiting = Promise.withResolvers<unknown>();
-    this.#waiting.push(waiting);
-    this.#worker.postMessage(ask, transfer);
-    return (await waiting.promise) as LaneCalls[Ask["call"]]["answer"];
+    return (await this.#worker.call(ask, transfer)) as LaneCalls[Ask["call"]]["answer"];
   }
 
-  #start(): Worker {
-    // `smol`: what a worker allocates beside its buffers is small and short-lived.
-    const worker = new Worker(new URL("restore-worker.ts", import.meta.url).href, { smol: true });
-    worker.addEventListener("message", (event: MessageEvent<LaneAnswer>) =>
-      this.#accept(event.data),
+  #start(): OrderedWorker {
+    const worker = new OrderedWorker(
+      new URL("restore-worker.ts", import.meta.url),
+      "restore worker",
     );
-    worker.addEventListener("error", (event) => {
-      this.#fail(new AppError("internal", `A restore worker ended: ${event.message}.`));
-    });
-    const opened = Promise.withResolvers<unknown>();
-    // Its failure shows in the calls that follow.
-    opened.promise.catch(() => undefined);
-    this.#waiting.push(opened);
-    worker.postMessage({ call: "open", settings: this.#settings } satisfies LaneAsk, []);
+    worker.tell({ call: "open", settings: this.#settings } satisfies LaneAsk);
     return worker;
-  }
-
-  #accept(message: LaneAnswer): void {
-    const waiting = this.#waiting.shift();
-    if (waiting === undefined) return;
-    if ("answer" in message) return waiting.resolve(message.answer);
-    const { kind, message: text, ...options } = message.error;
-    waiting.reject(new AppError(kind, text, options));
-  }
-
-  #fail(error: AppError): void {
-    this.#failure ??= error;
-    for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#failure);
   }
 }
 

@@ -5,8 +5,9 @@ import { toAppError } from "../../base/error.ts";
 import { realFileSystem } from "../../base/file-system.ts";
 import { freeBytes } from "../../base/free-bytes.ts";
 import { MemoryGuard } from "../../base/memory-guard.ts";
+import type { WorkerAnswer } from "../../base/ordered-worker.ts";
 import { RestoreLaneCore } from "./restore-lane.ts";
-import type { LaneAnswer, LaneAsk } from "./restore-lanes.ts";
+import type { LaneAsk } from "./restore-lanes.ts";
 
 declare const self: Worker;
 
@@ -16,9 +17,9 @@ const memory = new MemoryGuard();
 
 self.addEventListener("message", (event: MessageEvent<LaneAsk>) => {
   try {
-    self.postMessage({ answer: handle(event.data) } satisfies LaneAnswer, []);
+    self.postMessage({ answer: handle(event.data) } satisfies WorkerAnswer, []);
   } catch (error) {
-    self.postMessage({ error: toAppError(error).toJSON() } satisfies LaneAnswer, []);
+    self.postMessage({ error: toAppError(error).toJSON() } satisfies WorkerAnswer, []);
   }
   memory.check();
 });

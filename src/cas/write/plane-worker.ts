@@ -4,12 +4,13 @@
 import { toAppError } from "../../base/error.ts";
 import { realFileSystem } from "../../base/file-system.ts";
 import { MemoryGuard } from "../../base/memory-guard.ts";
+import type { WorkerAnswer } from "../../base/ordered-worker.ts";
 import { realRandom } from "../../base/random.ts";
 import type { ContentChecks } from "./content-check.ts";
 import { DataPlaneCore } from "./data-plane.ts";
 import { SALT_SIZE_BYTES } from "../format/pack.ts";
 import type { SealedPack } from "../format/pack.ts";
-import type { PlaneAnswer, PlaneAsk, SentPack } from "./plane.ts";
+import type { PlaneAsk, SentPack } from "./plane.ts";
 
 declare const self: Worker;
 
@@ -29,9 +30,9 @@ async function respond(ask: PlaneAsk): Promise<void> {
   try {
     await opened;
     const { answer, transfer } = handle(ask);
-    self.postMessage({ answer } satisfies PlaneAnswer, transfer);
+    self.postMessage({ answer } satisfies WorkerAnswer, transfer);
   } catch (error) {
-    self.postMessage({ error: toAppError(error).toJSON() } satisfies PlaneAnswer, []);
+    self.postMessage({ error: toAppError(error).toJSON() } satisfies WorkerAnswer, []);
   }
   memory.check();
 }

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import type { FileSystem, Random } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
-import type { AppErrorJson } from "../../base/error.ts";
+import { OrderedWorker } from "../../base/ordered-worker.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import type { ChunkerSettings } from "../format/chunker.ts";
 import type { CheckSource, ContentChecks } from "./content-check.ts";
@@ -132,61 +132,28 @@ export type PlaneAsk = {
   [Call in keyof PlaneCalls]: { readonly call: Call } & PlaneCalls[Call]["ask"];
 }[keyof PlaneCalls];
 
-/** One message from a worker: the answer to the oldest question that has none. */
-export type PlaneAnswer = { readonly answer: unknown } | { readonly error: AppErrorJson };
-
-/** One worker. It answers in order, so that questions need no numbers. */
+/** One worker. */
 class Lane {
-  readonly #worker: Worker;
-  readonly #waiting: PromiseWithResolvers<unknown>[] = [];
-  #failure: AppError | undefined;
+  readonly #worker = new OrderedWorker(
+    new URL("plane-worker.ts", import.meta.url),
+    "backup worker",
+  );
 
   constructor(settings: DataPlaneSettings, checksModule: string | undefined) {
-    // `smol`: what a worker allocates beside its buffers is small and short-lived.
-    this.#worker = new Worker(new URL("plane-worker.ts", import.meta.url).href, { smol: true });
-    this.#worker.addEventListener("message", (event: MessageEvent<PlaneAnswer>) =>
-      this.#accept(event.data),
-    );
-    this.#worker.addEventListener("error", (event) => {
-      this.#fail(new AppError("internal", `A backup worker ended: ${event.message}.`));
-    });
-    // Its failure shows in the calls that follow.
     const module = checksModule === undefined ? {} : { checksModule };
-    this.call({ call: "open", settings, ...module }).catch(() => undefined);
+    this.#worker.tell({ call: "open", settings, ...module } satisfies PlaneAsk);
   }
 
-  async call<Ask extends PlaneAsk>(
-    ask: Ask,
-    transfer: ArrayBuffer[] = [],
-  ): Promise<PlaneCalls[Ask["call"]]["answer"]> {
-    if (this.#failure !== undefined) throw this.#failure;
-    const waiting = Promise.withResolvers<unknown>();
-    this.#waiting.push(waiting);
-    this.#worker.postMessage(ask, transfer);
-    return (await waiting.promise) as PlaneCalls[Ask["call"]]["answer"];
+  async call<Ask extends PlaneAsk>(ask: Ask): Promise<PlaneCalls[Ask["call"]]["answer"]> {
+    return (await this.#worker.call(ask)) as PlaneCalls[Ask["call"]]["answer"];
   }
 
   recycle(buffer: ArrayBuffer): void {
-    // If it fails, so does every other call.
-    this.call({ call: "recycle", buffer }, [buffer]).catch(() => undefined);
+    this.#worker.tell({ call: "recycle", buffer } satisfies PlaneAsk, [buffer]);
   }
 
   close(): void {
-    this.#fail(new AppError("cancelled", "The backup worker was closed."));
-    this.#worker.terminate();
-  }
-
-  #accept(message: PlaneAnswer): void {
-    const waiting = this.#waiting.shift();
-    if (waiting === undefined) return;
-    if ("answer" in message) return waiting.resolve(message.answer);
-    const { kind, message: text, ...options } = message.error;
-    waiting.reject(new AppError(kind, text, options));
-  }
-
-  #fail(error: AppError): void {
-    this.#failure ??= error;
-    for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#failure);
+    this.#worker.close();
   }
 }
 
