@@ -5,7 +5,7 @@
  */
 import { AppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
-import type { Claims, NodeProgress } from "../cas/write/backup-writer.ts";
+import type { Claims, MirrorTarget, NodeProgress } from "../cas/write/backup-writer.ts";
 import { NodeBackup } from "../cas/write/backup-writer.ts";
 import { localClaims } from "../cas/write/claims.ts";
 import type { DataPlane } from "../cas/write/plane.ts";
@@ -43,6 +43,8 @@ export class NodeBackupSession {
     options: {
       readonly lease: Leased;
       readonly lookUpAll: boolean;
+      /** Sites that get each pack beside the primary. */
+      readonly mirrors?: readonly MirrorTarget[];
       readonly emit: (event: PhaseEvent) => void;
     },
   ): Promise<NodeBackupSession> {
@@ -63,6 +65,7 @@ export class NodeBackupSession {
         operation: request.operation,
         node: config.node,
         lookUpAll: options.lookUpAll,
+        mirrors: options.mirrors ?? [],
         onProgress: (progress) => options.emit(eventOf(progress)),
         signal,
       });

@@ -204,6 +204,15 @@ export const nodeTotalsSchema = z.strictObject({
   unchangedFiles: z.number(),
 });
 
+/** What a mirror was sent of a node's packs, beside the primary. */
+export const mirrorSentSchema = z.strictObject({
+  name: z.string(),
+  packs: z.number(),
+  bytes: z.number(),
+  /** Why it was left out. */
+  failed: z.string().exactOptional(),
+});
+
 /** What a node stored: the answer of the last core phase of a backup. */
 export const nodeStoredSchema = z.strictObject({
   volumes: z.array(
@@ -223,6 +232,7 @@ export const nodeStoredSchema = z.strictObject({
   problems: z.array(problemSchema),
   problemCount: z.number(),
   plannedAt: z.number(),
+  mirrors: z.array(mirrorSentSchema),
 });
 export type NodeStoredAnswer = z.infer<typeof nodeStoredSchema>;
 

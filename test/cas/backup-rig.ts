@@ -13,7 +13,12 @@ import { realRandom } from "../../src/base/random.ts";
 import { commitBackup } from "../../src/cas/write/backup-commit.ts";
 import { BACKUP_SETTINGS_DEFAULT } from "../../src/cas/write/backup-settings.ts";
 import { NodeBackup } from "../../src/cas/write/backup-writer.ts";
-import type { BackupSettings, Claims, NodeStored } from "../../src/cas/write/backup-writer.ts";
+import type {
+  BackupSettings,
+  Claims,
+  MirrorTarget,
+  NodeStored,
+} from "../../src/cas/write/backup-writer.ts";
 import { Catalog } from "../../src/cas/catalog/catalog.ts";
 import { ChunkSource } from "../../src/cas/read/chunk-source.ts";
 import { localClaims } from "../../src/cas/write/claims.ts";
@@ -74,6 +79,7 @@ export type RigOptions = {
   readonly lookUpAll?: boolean;
   readonly claims?: Claims;
   readonly contentChecks?: CheckSource;
+  readonly mirrors?: readonly MirrorTarget[];
   readonly operation?: string;
   readonly signal?: AbortSignal;
   /** Between the reading and the barrier. */
@@ -203,6 +209,7 @@ export class Rig implements AsyncDisposable {
       claims: options.claims ?? localClaims(),
       operation: options.operation,
       lookUpAll: options.lookUpAll ?? false,
+      mirrors: options.mirrors ?? [],
       signal: options.signal,
     });
     for (const volume of options.volumes ?? [this.volume(files, options.volume)]) {

@@ -20,6 +20,7 @@ function share(problems: NodeStoredAnswer["problems"] = []): NodeStoredAnswer {
     problems,
     problemCount: problems.length,
     plannedAt: 0,
+    mirrors: [],
   });
 }
 

@@ -29,6 +29,8 @@ export type BackupSettings = {
   readonly batchSizeBytes: number;
   /** A stat tells that a file is unchanged if it was taken so long after the last change. */
   readonly racyMs?: number;
+  /** A mirror that is slower with a pack is left out of the backup. */
+  readonly mirrorPatienceMs?: number;
 };
 
 /** Unless configured. */

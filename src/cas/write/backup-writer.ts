@@ -18,6 +18,8 @@ import type { ChunkSource } from "../read/chunk-source.ts";
 import { ForeignChunks } from "./claims.ts";
 import type { Claims } from "./claims.ts";
 import { MetadataStore } from "./metadata-store.ts";
+import { MIRROR_PATIENCE_MS_DEFAULT, MirrorSends } from "./mirror-sends.ts";
+import type { MirrorSent, MirrorTarget } from "./mirror-sends.ts";
 import {
   addNodeLists,
   ListNodeCache,
@@ -44,6 +46,7 @@ import type { StoredVolume } from "./volume-writer.ts";
 export type { NodeProgress, NodeTotals } from "./backup-context.ts";
 export type { BackupSettings } from "./backup-settings.ts";
 export type { Claims } from "./claims.ts";
+export type { MirrorSent, MirrorTarget } from "./mirror-sends.ts";
 export type { Problem, VolumeSource, WalkEntry } from "./volume-source.ts";
 
 /** What a node has stored: its share of the manifest and of the `backup` entry. */
@@ -58,6 +61,8 @@ export type NodeStored = {
   readonly problems: readonly Problem[];
   readonly problemCount: number;
   readonly plannedAt: number;
+  /** What each mirror was sent beside the primary. */
+  readonly mirrors: readonly MirrorSent[];
 };
 
 /** What a node's backup is made with. */
@@ -72,6 +77,8 @@ export type NodeBackupOptions = {
   /** Random id of the operation, 32 hex digits. */
   readonly operation: string;
   readonly node: string;
+  /** Sites that get each pack beside the primary, as long as they keep up. */
+  readonly mirrors?: readonly MirrorTarget[];
   /** Trust no earlier list: look every chunk up. */
   readonly lookUpAll?: boolean;
   readonly onProgress?: ((progress: NodeProgress) => void) | undefined;
@@ -101,6 +108,7 @@ export class NodeBackup implements Disposable {
   readonly #uses: UseTable;
   readonly #lookup: ChunkLookup;
   readonly #uploads: UploadQueue;
+  readonly #mirrors: MirrorSends;
   readonly #metadata: MetadataStore;
   readonly #segments: SegmentWriter;
   readonly #trusted: TrustedLists;
@@ -131,6 +139,10 @@ export class NodeBackup implements Disposable {
     const [journal, uses] = [this.#journal, this.#uses];
     this.#lookup = new ChunkLookup({ index, journal, state, uses, operation });
     this.#uploads = new UploadQueue((pack) => this.#send(pack), settings.uploadsMax);
+    this.#mirrors = new MirrorSends(options.mirrors ?? [], {
+      clock: options.doors.clock,
+      patienceMs: settings.mirrorPatienceMs ?? MIRROR_PATIENCE_MS_DEFAULT,
+    });
     this.#metadata = this.#openMetadata();
     this.#segments = new SegmentWriter({ repository, journal: this.#journal, operation, signal });
     this.#trusted = new TrustedLists({
@@ -183,6 +195,7 @@ export class NodeBackup implements Disposable {
         problems: this.#context.problems.named,
         problemCount: this.#context.problems.count,
         plannedAt: this.#plannedAt,
+        mirrors: this.#mirrors.sent,
       };
     });
   }
@@ -217,6 +230,7 @@ export class NodeBackup implements Disposable {
       this.#report(true);
       return result;
     } catch (error) {
+      this.#mirrors.stop();
       await this.#uploads.stop(error);
       throw error;
     }
@@ -306,17 +320,36 @@ export class NodeBackup implements Disposable {
     return id;
   }
 
-  /** Sends a pack and enters it in journal and uses, and settles the claims of its chunks. */
+  /** Sends a pack to all sites at once; its buffer is free when none of them reads it any more. */
   async #send(pack: SealedPack): Promise<void> {
-    const { repository, operation, claims, signal } = this.#options;
+    const { repository, signal, plane } = this.#options;
     signal?.throwIfAborted();
     const birth = repository.state.sequence;
-    await repository.putObject(packKey(pack.id, birth), pack.bytes, {
-      ...(pack.sha256 === undefined ? {} : { sha256: pack.sha256 }),
-      ...(signal === undefined ? {} : { signal }),
-    });
     const sizeBytes = pack.bytes.length;
-    this.#options.plane.recycle(pack);
+    const mirrored = this.#mirrors.send(pack);
+    try {
+      await repository.putObject(packKey(pack.id, birth), pack.bytes, {
+        ...(pack.sha256 === undefined ? {} : { sha256: pack.sha256 }),
+        ...(signal === undefined ? {} : { signal }),
+      });
+      const freed = mirrored.then((isFree) => {
+        if (isFree) plane.recycle(pack);
+      });
+      await this.#acknowledge(pack, { sizeBytes, birth });
+      await freed;
+    } catch (error) {
+      this.#mirrors.stop();
+      await mirrored;
+      throw error;
+    }
+  }
+
+  /** Enters a pack in journal and uses, and settles the claims of its chunks. */
+  async #acknowledge(
+    pack: SealedPack,
+    { sizeBytes, birth }: { readonly sizeBytes: number; readonly birth: number },
+  ): Promise<void> {
+    const { operation, claims } = this.#options;
     this.#journal.add({ ...pack, sizeBytes }, birth, operation);
     this.#lookup.acknowledge(pack);
     const { frames } = pack.directory;
