@@ -7,7 +7,7 @@ import { z } from "zod";
 import { AppError } from "./error.ts";
 import { Secret } from "./secret.ts";
 import { DURATION_EXPECTED, formatDuration, formatSize, parseDuration } from "./units.ts";
-import { parseSize, SIZE_EXPECTED } from "./units.ts";
+import { parseRate, parseSize, RATE_EXPECTED, SIZE_EXPECTED } from "./units.ts";
 
 /** Bounds of a size or duration, in bytes or milliseconds. */
 export type Bounds = { readonly min?: number; readonly max?: number };
@@ -30,6 +30,15 @@ export function durationField(bounds: Bounds = {}) {
     .string()
     .transform((value, context) => measured(() => parseDuration(value), bounds, context))
     .meta({ expected, kind: "duration" });
+}
+
+/** Bytes per second, written `50MB/s`. */
+export function rateField(bounds: Bounds = {}) {
+  const inWords = (bytes: number): string => `${formatSize(bytes, { exact: true })}/s`;
+  return z
+    .string()
+    .transform((value, context) => measured(() => parseRate(value), bounds, context))
+    .meta({ expected: RATE_EXPECTED + boundsInWords(bounds, inWords), kind: "rate" });
 }
 
 /** A path on the node; `{node}` in it becomes the node's name where the description says so. */

@@ -46,6 +46,16 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
+/** What `parseRate` accepts, for messages. */
+export const RATE_EXPECTED = "a number of bytes a second such as 50MB/s or 512KiB/s";
+
+/** Bytes per second of `50MB/s`; what has no `/s` is refused. Throws AppError `usage`. */
+export function parseRate(text: string): number {
+  const size = /^(.*\S)\s*\/\s*s\s*$/.exec(text)?.[1];
+  if (size === undefined) throw wrongUnit(text, RATE_EXPECTED);
+  return parseSize(size);
+}
+
 /** Milliseconds of `30s` or `1h30m`; a number without a unit is refused. Throws AppError `usage`. */
 export function parseDuration(text: string): number {
   const squeezed = text.replaceAll(/\s+/g, "");

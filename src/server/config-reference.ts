@@ -15,7 +15,7 @@ ones to start from are in [examples](../examples); who comes from the original A
 in [from-the-original.md](from-the-original.md).
 
 - Sizes are written \`512KiB\`, \`16MiB\`, \`2GB\` (a bare number is bytes), durations \`30s\`, \`12h\`,
-  \`7d\`, \`1h30m\` (a bare number is refused).
+  \`7d\`, \`1h30m\` (a bare number is refused), rates \`50MB/s\` (bytes a second).
 - Relative paths start at the folder of the file. A path that has \`{node}\` in it must be quoted
   where it stands inside of braces.
 - A secret is the text itself, \`{env: NAME}\` or \`{file: PATH}\`. It is never printed.
@@ -71,7 +71,7 @@ function listRows(outline: Outline, prefix: string): string[] {
 
 function describeValue(outline: Outline): string {
   if (outline.const !== undefined) return `\`${outline.const}\``;
-  if (outline.kind === "size" || outline.kind === "duration") {
+  if (outline.kind === "size" || outline.kind === "duration" || outline.kind === "rate") {
     // The page says once how they are written; the bounds, if any, follow the last comma.
     const bounds = /, (?:from|at least|at most) .*$/.exec(outline.expected ?? "")?.[0] ?? "";
     return `a ${outline.kind}${bounds}`;

@@ -12,6 +12,8 @@ import { pathFromText } from "../base/path.ts";
 import type { Secret } from "../base/secret.ts";
 import { parseSize } from "../base/units.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
+import type { SiteLimits } from "../sites/limited-site.ts";
+import type { Prices } from "../sites/prices.ts";
 import { checkAcross, unknownName } from "./config-checks.ts";
 import { childOf, outlineOf } from "./config-outline.ts";
 import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
@@ -21,6 +23,7 @@ import type { ProductConfig } from "./config-products.ts";
 import { configSchema, DEFAULT_PORT } from "./config-schema.ts";
 import type { ParsedFile } from "./config-schema.ts";
 import { resolveSecrets } from "./config-secrets.ts";
+import { limitsOf, pricesOf } from "./config-site-costs.ts";
 import { getHttpOrigin, NAME_EXPECTED, NAME_PATTERN } from "./config-sites.ts";
 import { readConfigSource } from "./config-source.ts";
 import type { ConfigSource } from "./config-source.ts";
@@ -61,15 +64,18 @@ export type SelfConfig = NodeConfig & {
   readonly product: ProductConfig;
 };
 
+/** What a site of any kind may be told about lines and money. */
+export type SiteCostConfig = { readonly limits?: SiteLimits; readonly prices?: Prices };
+
 /** A folder as a site. */
-export type DirectorySiteConfig = {
+export type DirectorySiteConfig = SiteCostConfig & {
   readonly type: "directory";
   readonly name: string;
   readonly path: string;
 };
 
 /** A bucket as a site. */
-export type S3SiteConfig = {
+export type S3SiteConfig = SiteCostConfig & {
   readonly type: "s3";
   readonly name: string;
   readonly bucket: string;
@@ -330,11 +336,19 @@ function resolveSites(file: ParsedFile, input: ConfigInput): [SiteConfig, ...Sit
   return [primary, ...sites.filter((site) => site !== primary)];
 }
 
-function resolveSite(site: ParsedFile["sites"][number], input: ConfigInput): SiteConfig {
-  if (site.type === "directory") return { ...site, path: fromFolder(site.path, input) };
+function resolveSite(
+  { bandwidth, prices, ...site }: ParsedFile["sites"][number],
+  input: ConfigInput,
+): SiteConfig {
+  const costs = {
+    ...(bandwidth === undefined ? {} : { limits: limitsOf(bandwidth) }),
+    ...(prices === undefined ? {} : { prices: pricesOf(prices) }),
+  };
+  if (site.type === "directory") return { ...site, ...costs, path: fromFolder(site.path, input) };
   const { requestTimeout, region, forcePathStyle, caFile, endpoint, ...rest } = site;
   return defined({
     ...rest,
+    ...costs,
     endpoint: endpoint === undefined ? undefined : getHttpOrigin(endpoint),
     region: region ?? "us-east-1",
     forcePathStyle: forcePathStyle ?? endpoint !== undefined,

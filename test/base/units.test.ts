@@ -2,7 +2,21 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { nearest } from "../../src/base/nearest.ts";
-import { formatDuration, formatSize, parseDuration, parseSize } from "../../src/base/units.ts";
+import { formatDuration, formatSize, parseDuration } from "../../src/base/units.ts";
+import { parseRate, parseSize } from "../../src/base/units.ts";
+
+describe("rates", () => {
+  test.each([
+    ["50MB/s", 50_000_000],
+    ["512 KiB / s", 512 * 1024],
+  ])("reads %s", (text, bytes) => {
+    expect(parseRate(text)).toBe(bytes);
+  });
+
+  test.each(["50MB", "50", "/s", "50MB/m", "50Mbit/s"])("refuses %p", (text) => {
+    expect(() => parseRate(text)).toThrow("is not");
+  });
+});
 
 describe("sizes", () => {
   test.each([
