@@ -4,6 +4,7 @@
  * once more, so a broken connection costs nothing. All work ends with its lease.
  */
 import { AppError, toAppError } from "../base/error.ts";
+import { makeFolders, removeFolder } from "../base/folders.ts";
 import { joinPath } from "../base/path.ts";
 import { StoredFiles } from "../cas/write/stored-files.ts";
 import type { NodePhaseContext, Phase } from "../products/product.ts";
@@ -12,7 +13,6 @@ import { LeaseHolder } from "./lease.ts";
 import { NodeBackupSession } from "./node-backup.ts";
 import type { NodeParts } from "./node-parts.ts";
 import { placeOnNode, planOnNode } from "./node-restore.ts";
-import { makeFolders, removeFolder } from "./scratch-folder.ts";
 import { isDamaged, withSoundIndex, worthAnotherAttempt } from "./sound-index.ts";
 import { callNode } from "./network.ts";
 import type { HelloAnswer, JsonValue, PhaseEvent, PhaseRequest } from "./protocol.ts";

@@ -5,7 +5,8 @@
  */
 import type { Doors } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
-import { joinPath, parentPath } from "../base/path.ts";
+import { makeFolders } from "../base/folders.ts";
+import { joinPath } from "../base/path.ts";
 import type { BackupArchive, BackupArchiveRequest } from "../cas/read/archive-backup.ts";
 import { archiveBackup } from "../cas/read/archive-backup.ts";
 import { Catalog } from "../cas/catalog/catalog.ts";
@@ -194,7 +195,7 @@ export class Offline implements Disposable {
     const volumes: OfflineVolume<RestoreResult>[] = [];
     for (const share of shares) {
       const target = targetOf(request, share);
-      makeFolders(this.#options.doors.files, target);
+      makeFolders(this.#options.doors.files, target, 0o755);
       const outcome = await runVolumeRestore({
         ...this.#restoreOptions(request, share, source),
         random: this.#options.doors.random,
@@ -286,10 +287,4 @@ function mustHaveNode(manifest: Manifest, name: string): void {
   throw new AppError("not-found", `The backup has no node ${name}.`, {
     guidance: `Its nodes are ${known}.`,
   });
-}
-
-function makeFolders(files: Doors["files"], path: string): void {
-  if (path === "" || files.lstat(path) !== undefined) return;
-  makeFolders(files, parentPath(path));
-  files.makeDirectory(path, 0o755);
 }

@@ -12,7 +12,7 @@ import { joinPath } from "../base/path.ts";
 import type { FileNature, Problem, VolumeSource, WalkEntry } from "../cas/write/volume-source.ts";
 import type { Json, NodePhaseContext } from "./product.ts";
 import { checkpointOf, hasSum, judgeSum, TOY_CHECK } from "./scripted-checksum.ts";
-import { readText, replaceFile } from "./scripted-registry.ts";
+import { readText, replaceText } from "./scripted-registry.ts";
 
 /** The toy's folders below its root, in the order of capture; also the names of the volumes. */
 export const TOY_GROUPS = ["logs", "snapshots", "filesets"] as const;
@@ -67,7 +67,7 @@ export function capture(root: string, tries: number, context: NodePhaseContext):
       const text = JSON.stringify(captured, (_, value: unknown) =>
         typeof value === "bigint" ? value.toString() : value,
       );
-      replaceFile(files, joinPath(context.scratch, "captured.json"), text);
+      replaceText(files, joinPath(context.scratch, "captured.json"), text);
       const { logs, snapshots, filesets, stored } = captured;
       const storedCount = Object.keys(stored).length;
       return { logs, snapshots, filesets, stored: storedCount, tries: attempt };

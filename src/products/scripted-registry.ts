@@ -6,7 +6,8 @@
 import { z } from "zod";
 import type { FileSystem } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
-import { joinPath, parentPath, pathFromText, textFromPath } from "../base/path.ts";
+import { replaceFile } from "../base/folders.ts";
+import { joinPath, pathFromText, textFromPath } from "../base/path.ts";
 import type { Json } from "./product.ts";
 import type { ScriptedConfig } from "./scripted-config.ts";
 
@@ -81,7 +82,7 @@ export function writeRegistry(
   registry: Registry,
   options: { readonly node: string },
 ): void {
-  replaceFile(files, path, JSON.stringify(registry), { temporary: `${path}.${options.node}` });
+  replaceText(files, path, JSON.stringify(registry), { temporary: `${path}.${options.node}` });
 }
 
 /** True if both say the same. */
@@ -109,23 +110,14 @@ export function movedRegistry(
   return { revision: registry.revision + 1, members };
 }
 
-/** Puts a small file in place by rename; works again after a crash at any point. */
-export function replaceFile(
+/** Puts a small text in place. */
+export function replaceText(
   files: FileSystem,
   path: string,
   text: string,
-  { temporary = `${path}.new` }: { readonly temporary?: string } = {},
+  options: { readonly temporary?: string } = {},
 ): void {
-  if (files.lstat(temporary) !== undefined) files.unlink(temporary);
-  const handle = files.open(temporary, "create");
-  try {
-    files.write(handle, new TextEncoder().encode(text), 0);
-    files.sync(handle);
-  } finally {
-    files.close(handle);
-  }
-  files.rename(temporary, path);
-  files.syncDirectory(parentPath(path));
+  replaceFile(files, path, new TextEncoder().encode(text), options);
 }
 
 /** A small file as text. */

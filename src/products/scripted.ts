@@ -32,7 +32,7 @@ import {
   parseRegistry,
   parseScriptedSettings,
   readRegistry,
-  replaceFile,
+  replaceText,
   shardInputs,
   writeRegistry,
 } from "./scripted-registry.ts";
@@ -168,7 +168,7 @@ function start(toy: Toy, context: NodePhaseContext): void {
   const { files } = context.doors;
   const registry = parseRegistry(context.input);
   writeRegistry(files, toy.settings.registry, registry, { node: context.node });
-  replaceFile(files, joinPath(toy.root, RUNNING_MARKER), context.node);
+  replaceText(files, joinPath(toy.root, RUNNING_MARKER), context.node);
 }
 
 function shardsOfInput(input: Json): Json {

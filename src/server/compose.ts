@@ -4,10 +4,11 @@
  */
 import { realClock } from "../base/clock.ts";
 import { realDatabases } from "../base/databases.ts";
-import type { Doors, FileSystem } from "../base/doors.ts";
+import type { Doors } from "../base/doors.ts";
 import { realFileSystem } from "../base/file-system.ts";
+import { makeFolders } from "../base/folders.ts";
 import { realOutside } from "../base/outside.ts";
-import { joinPath, parentPath } from "../base/path.ts";
+import { joinPath } from "../base/path.ts";
 import { realRandom } from "../base/random.ts";
 import type { BackupSettings } from "../cas/write/backup-settings.ts";
 import { BACKUP_SETTINGS_DEFAULT } from "../cas/write/backup-settings.ts";
@@ -49,7 +50,7 @@ export async function openNode(
   options: { readonly doors: Doors; readonly version: string; readonly signal: AbortSignal },
 ): Promise<OpenNode> {
   const { doors, version, signal } = options;
-  ensureFolder(doors.files, config.self.data);
+  makeFolders(doors.files, config.self.data, 0o700);
   const { site, counters } = await openSite(config.sites[0], doors);
   try {
     const product = createProduct(config.self.product);
@@ -120,7 +121,8 @@ function backupSettingsOf(config: Config): BackupSettings {
   const { frameSizeBytes, batchSizeBytes } = BACKUP_SETTINGS_DEFAULT;
   const lanes = Math.max(1, backup.workers);
   const planeBytes = lanes * (2 * batchSizeBytes + backup.packSizeBytes + frameSizeBytes);
-  const fit = Math.floor((limits.memoryBytes - planeBytes) / backup.packSizeBytes);
+  // A pack on its way is one buffer; each site's client may hold a copy of it besides.
+  const fit = Math.floor((limits.memoryBytes - planeBytes) / (sites.length * backup.packSizeBytes));
   const wanted = sites[0].type === "s3" ? Math.min(sites[0].concurrency, UPLOADS_MAX) : 2;
   return {
     workers: backup.workers,
@@ -141,11 +143,4 @@ function chunkerOf(rule: {
   readonly averageSizeBytes: number;
 }): ChunkerSettings {
   return rule as ChunkerSettings;
-}
-
-/** Makes a folder and what it lies in. */
-function ensureFolder(files: FileSystem, path: string): void {
-  if (path === "" || files.lstat(path) !== undefined) return;
-  ensureFolder(files, parentPath(path));
-  files.makeDirectory(path, 0o700);
 }

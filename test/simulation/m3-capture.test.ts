@@ -4,9 +4,8 @@
  * holds, read by the rules by which M3 starts. Wrong captures must be caught.
  */
 import { describe, expect, test } from "bun:test";
-import type { FileSystem } from "../../src/base/doors.ts";
 import { AppError } from "../../src/base/error.ts";
-import { joinPath } from "../../src/base/path.ts";
+import { removeFolder } from "../../src/base/folders.ts";
 import { verifyM3Share } from "../../src/products/m3/share-verifier.ts";
 import { seededRandom } from "../cas/repository-world.ts";
 import { shareOf } from "../products/m3/stored-share.ts";
@@ -144,16 +143,6 @@ function worldOf(seed: number): World {
   return { files, toy, fraction };
 }
 
-function removeTree(files: FileSystem, path: string): void {
-  const stat = files.lstat(path);
-  if (stat?.type !== "directory") {
-    if (stat !== undefined) files.unlink(path);
-    return;
-  }
-  for (const name of files.readDirectory(path)) removeTree(files, joinPath(path, name));
-  files.removeDirectory(path);
-}
-
 function nowOf(toy: ToyM3 | undefined): number {
   return toy?.now ?? 0;
 }
@@ -163,7 +152,7 @@ async function captureOnce(
   capture: Capture,
   { tally, what }: { readonly tally: Tally; readonly what: string },
 ): Promise<void> {
-  removeTree(files, SCRATCH);
+  removeFolder(files, SCRATCH);
   files.makeDirectory(SCRATCH);
   // From a capture that M3 hardly notices to one that waits for whole snapshots between two calls.
   const pace = 0.05 * 200 ** fraction();

@@ -5,6 +5,7 @@
  */
 import type { FileSystem } from "../../src/base/doors.ts";
 import { AppError, toAppError } from "../../src/base/error.ts";
+import { makeFolders } from "../../src/base/folders.ts";
 import { joinPath, parentPath } from "../../src/base/path.ts";
 import { LogCuts } from "../../src/products/m3/capture-logs.ts";
 import { captureM3 } from "../../src/products/m3/capture.ts";
@@ -138,12 +139,6 @@ function linkIfThere(files: FileSystem, existing: string, created: string): void
     const error = toAppError(thrown);
     if (!(error instanceof AppError) || error.kind !== "not-found") throw thrown;
   }
-}
-
-function makeFolders(files: FileSystem, path: string): void {
-  if (files.lstat(path) !== undefined) return;
-  makeFolders(files, parentPath(path));
-  files.makeDirectory(path);
 }
 
 /** Everything that a capture holds, as its share of a backup would. */

@@ -4,8 +4,9 @@
  * being written, or deleted, and are left out and counted. A fileset that vanishes while it is linked
  * was replaced by a complete newer volume or has expired: the directory is listed again.
  */
-import type { FileStat, FileSystem } from "../../base/doors.ts";
+import type { FileStat } from "../../base/doors.ts";
 import { AppError, toAppError } from "../../base/error.ts";
+import { removeFolder } from "../../base/folders.ts";
 import { joinPath, textFromPath } from "../../base/path.ts";
 import { CaptureListWriter } from "./capture-list.ts";
 import { captureListPath } from "./capture-options.ts";
@@ -56,7 +57,7 @@ export async function captureTree(
   volume: M3Volume,
   snapshot?: SnapshotMetadata,
 ): Promise<CapturedTree> {
-  removeTree(options.files, joinPath(options.scratch, volume));
+  removeFolder(options.files, joinPath(options.scratch, volume));
   using list = new CaptureListWriter(options.files, captureListPath(options.scratch, volume));
   const capture = new TreeCapture(options, { volume, snapshot, list });
   await capture.run();
@@ -276,13 +277,4 @@ function unlinkFiles({ files }: CaptureOptions, folder: string): void {
     const path = joinPath(folder, name);
     if (files.lstat(path)?.type !== "directory") files.unlink(path);
   }
-}
-
-/** Removes a folder of links with all it holds; absent is fine. */
-function removeTree(files: FileSystem, path: string): void {
-  const stat = files.lstat(path);
-  if (stat === undefined) return;
-  if (stat.type !== "directory") return files.unlink(path);
-  for (const name of files.readDirectory(path)) removeTree(files, joinPath(path, name));
-  files.removeDirectory(path);
 }

@@ -3,7 +3,8 @@
  * answers with a placement which the configured nodes are in.
  */
 import { toAppError } from "../../base/error.ts";
-import { joinPath, parentPath, pathFromText, textFromPath } from "../../base/path.ts";
+import { makeFolders } from "../../base/folders.ts";
+import { joinPath, pathFromText, textFromPath } from "../../base/path.ts";
 import { openEtcd } from "../etcd/etcd-client.ts";
 import type { PhaseContext, ProductCheck } from "../product.ts";
 import { readClusterState } from "./cluster-state.ts";
@@ -36,18 +37,13 @@ function linkOne(config: M3Config, context: PhaseContext): void {
       ? joinPath(config.root, ".astacus")
       : pathFromText(config.captures);
   const isNew = files.lstat(folder) === undefined;
-  if (isNew) makeFolder(context, folder);
+  if (isNew) makeFolders(files, folder, 0o700);
   const suffix = Buffer.from(random.bytes(6)).toString("hex");
   const probe = joinPath(folder, `.astacus-check-${suffix}`);
   if (name === undefined) files.close(files.open(probe, "create"));
   else files.link(joinPath(logs, name), probe);
   files.unlink(probe);
   if (isNew) files.removeDirectory(folder);
-}
-
-function makeFolder({ doors: { files } }: PhaseContext, folder: string): void {
-  if (files.lstat(parentPath(folder)) === undefined) files.makeDirectory(parentPath(folder));
-  files.makeDirectory(folder, 0o700);
 }
 
 async function checkEtcd(config: M3Config, context: PhaseContext): Promise<ProductCheck> {

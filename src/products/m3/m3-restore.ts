@@ -7,9 +7,11 @@
  * A part of a backup (one node, some paths) leaves etcd alone: the placement that is there must
  * already give the nodes what they get.
  */
+import assert from "node:assert/strict";
 import { z } from "zod";
 import type { FileSystem } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
+import { replaceFile } from "../../base/folders.ts";
 import { joinPath, parentPath, textFromPath } from "../../base/path.ts";
 import { openEtcd } from "../etcd/etcd-client.ts";
 import type {
@@ -166,8 +168,8 @@ function finishFiles(config: M3Config, context: NodePhaseContext): Json {
     if (parentPath(commitLog.path) === joinPath(config.root, "commitlogs")) continue;
     const changed = rewriteSnapshotMetadata(metadata, config.root);
     // Between the two M3 takes neither; a restore that was killed here puts the old ones back first.
-    replaceFile(files, joinPath(folder, name), changed.metadata);
-    replaceFile(files, joinPath(folder, checkpointName), changed.checkpoint);
+    replaceAlike(files, joinPath(folder, name), changed.metadata);
+    replaceAlike(files, joinPath(folder, checkpointName), changed.checkpoint);
     rewritten += 1;
   }
   if (files.isLocked(joinPath(config.root, LOCK_NAME))) {
@@ -178,22 +180,11 @@ function finishFiles(config: M3Config, context: NodePhaseContext): Json {
   return { rewritten };
 }
 
-/** By rename, with the owner and mode of what was there; a new time, so that a restore sees it. */
-function replaceFile(files: FileSystem, path: string, bytes: Uint8Array): void {
-  const { uid, gid, mode } = files.lstat(path)!;
-  const temporary = `${path}.astacus`;
-  if (files.lstat(temporary) !== undefined) files.unlink(temporary);
-  const handle = files.open(temporary, "create");
-  try {
-    files.write(handle, bytes, 0);
-    files.sync(handle);
-  } finally {
-    files.close(handle);
-  }
-  files.setOwner(temporary, uid, gid);
-  files.setMode(temporary, mode);
-  files.rename(temporary, path);
-  files.syncDirectory(parentPath(path));
+/** With the owner and mode of what was there; a new time, so that a restore sees it. */
+function replaceAlike(files: FileSystem, path: string, bytes: Uint8Array): void {
+  const like = files.lstat(path);
+  assert(like !== undefined);
+  replaceFile(files, path, bytes, { temporary: `${path}.astacus`, like });
 }
 
 async function writeEtcd(config: M3Config, context: ClusterPhaseContext): Promise<ClusterOutcome> {

@@ -18,7 +18,7 @@ import type {
   Product,
   ProductCheck,
 } from "../../../src/products/product.ts";
-import { readText, replaceFile } from "../../../src/products/scripted-registry.ts";
+import { readText, replaceText } from "../../../src/products/scripted-registry.ts";
 import { captureFolio, capturedVolumes, FOLIO_VOLUMES } from "./folio-capture.ts";
 import { isSeal } from "./folio-seal.ts";
 
@@ -168,7 +168,7 @@ function mustOwn(now: Registry["members"], wanted: Registry["members"]): void {
 function write(config: FolioConfig, context: ClusterPhaseContext): ClusterOutcome {
   if (context.restore?.isPartial === true) return {};
   const { plan: planned } = context.state;
-  replaceFile(context.doors.files, config.registry, JSON.stringify(parseRegistry(planned)));
+  replaceText(context.doors.files, config.registry, JSON.stringify(parseRegistry(planned)));
   return {};
 }
 

@@ -1,0 +1,51 @@
+/**
+ * Folders and small files as wholes, over any file system.
+ */
+import type { FileSystem } from "./doors.ts";
+import { joinPath, parentPath } from "./path.ts";
+
+/** Makes a folder and what is missing above it; what is there keeps its mode. */
+export function makeFolders(files: FileSystem, path: string, mode?: number): void {
+  if (path === "" || path === "/" || files.lstat(path) !== undefined) return;
+  makeFolders(files, parentPath(path), mode);
+  files.makeDirectory(path, mode);
+}
+
+/** Removes a folder with all it holds; links inside are removed, not followed. Absent is fine. */
+export function removeFolder(files: FileSystem, path: string): void {
+  const stat = files.lstat(path);
+  if (stat === undefined) return;
+  if (stat.type !== "directory") return files.unlink(path);
+  for (const name of files.readDirectory(path)) removeFolder(files, joinPath(path, name));
+  files.removeDirectory(path);
+}
+
+/**
+ * Puts a small file in place by rename, durably; works again after a crash at any point. Owner and
+ * mode of `like` are set before it appears.
+ */
+export function replaceFile(
+  files: FileSystem,
+  path: string,
+  bytes: Uint8Array,
+  options: {
+    readonly temporary?: string;
+    readonly like?: { readonly uid: number; readonly gid: number; readonly mode: number };
+  } = {},
+): void {
+  const { temporary = `${path}.new`, like } = options;
+  if (files.lstat(temporary) !== undefined) files.unlink(temporary);
+  const handle = files.open(temporary, "create");
+  try {
+    files.write(handle, bytes, 0);
+    files.sync(handle);
+  } finally {
+    files.close(handle);
+  }
+  if (like !== undefined) {
+    files.setOwner(temporary, like.uid, like.gid);
+    files.setMode(temporary, like.mode);
+  }
+  files.rename(temporary, path);
+  files.syncDirectory(parentPath(path));
+}
