@@ -1,0 +1,517 @@
+/**
+ * The sites of a node: opened when they are needed, each with its own repository and catalog, and
+ * asked what they are. What a site is stands in the log (site-roles.ts); the configuration says only
+ * which sites can be reached. A site that does not answer, or is not the repository that it should
+ * be, costs the others a short wait at most. Where one site is configured there is nothing to
+ * decide, and its errors are passed on as they are.
+ */
+import type { Doors } from "../base/doors.ts";
+import { AppError, toAppError } from "../base/error.ts";
+import type { Catalog } from "../cas/catalog/catalog.ts";
+import type { RetentionPolicy } from "../cas/clean/retention.ts";
+import type { FrameDecoder } from "../cas/format/frame-decoder.ts";
+import type { EntryBodies } from "../cas/log/entry.ts";
+import { readHeader } from "../cas/log/header-object.ts";
+import { Repository } from "../cas/log/repository.ts";
+import type { Roles } from "../cas/log/state.ts";
+import { areBetterRoles, newestComplete } from "../cas/log/state.ts";
+import { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { Site } from "../sites/site.ts";
+import { SiteCatalogs } from "./site-catalogs.ts";
+import type { FoundSite, SiteRole } from "./site-roles.ts";
+import { bestOf, planRoles } from "./site-roles.ts";
+import { within } from "./within.ts";
+
+/** A site that the configuration names. */
+export type ConfiguredSite = {
+  readonly name: string;
+  /** What it is as long as no `role` entry speaks of it. */
+  readonly firstRole: SiteRole;
+  /** What it keeps, where that is not what all keep. */
+  readonly retention?: RetentionPolicy;
+  /** Connects; the set closes it. */
+  readonly open: () => Promise<Site>;
+};
+
+/** A site that is open. */
+export type OpenSite = {
+  readonly name: string;
+  readonly id: string;
+  readonly repository: Repository;
+  readonly catalog: Catalog;
+  /** Reads chunks through this node's index of this site. */
+  readonly openSource: () => ChunkSource;
+};
+
+/** One site as it was found at the last look. */
+export type SiteView = {
+  readonly name: string;
+  /** `closed`: its log has ended; undefined: nobody knows yet. */
+  readonly role: SiteRole | "closed" | undefined;
+  /** Its id, where it was ever seen. */
+  readonly id: string | undefined;
+  readonly location: string | undefined;
+  /** Of its `role` entry, else of its configuration. */
+  readonly retention: RetentionPolicy | undefined;
+  /** False for a site that the roles name and this node cannot reach. */
+  readonly isConfigured: boolean;
+  /** Set if it answered. */
+  readonly open: OpenSite | undefined;
+  /** Why it did not, or may not be used. */
+  readonly error: AppError | undefined;
+};
+
+/** All sites at one look. */
+export type SitesNow = {
+  /** The best `role` entry; undefined while nobody has spoken. */
+  readonly roles: Roles | undefined;
+  /** Configured ones in their order, then those that only the roles name. */
+  readonly sites: readonly SiteView[];
+};
+
+/** A site to read from. */
+export type Readable = {
+  readonly site: OpenSite;
+  /** Why it is not the primary, in words. */
+  readonly notice?: string;
+};
+
+export type SiteSetOptions = {
+  /** In the order of preference; at least one. */
+  readonly sites: readonly ConfiguredSite[];
+  readonly doors: Pick<Doors, "clock" | "random" | "databases">;
+  readonly node: string;
+  /** The node's own folder, where catalogs lie. */
+  readonly dataFolder: string;
+  readonly cluster: string;
+  /** Of the chunk sources. */
+  readonly concurrency: number;
+  readonly decode?: FrameDecoder;
+};
+
+/** How long one of several sites may take to show the end of its log. */
+const LOOK_TIMEOUT_MS = 5_000;
+/** A site that did not answer is not asked again for a list within this time. */
+const FAILURE_KEPT_MS = 15_000;
+/** Bytes of decoded frames that one chunk source keeps. */
+const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
+
+type Slot = {
+  readonly configured: ConfiguredSite;
+  site: Promise<Site> | undefined;
+  opening: Promise<OpenSite> | undefined;
+  open: OpenSite | undefined;
+  location: string | undefined;
+  failed: { readonly error: AppError; readonly atMs: number } | undefined;
+};
+
+/** The sites of one node; see the file's header. */
+export class SiteSet implements AsyncDisposable {
+  readonly #options: SiteSetOptions;
+  readonly #slots: readonly Slot[];
+  readonly #catalogs: SiteCatalogs;
+  readonly #stop = new AbortController();
+  #last: { readonly now: SitesNow; readonly atMs: number } | undefined;
+
+  constructor(options: SiteSetOptions) {
+    this.#options = options;
+    this.#slots = options.sites.map((configured) => ({
+      configured,
+      site: undefined,
+      opening: undefined,
+      open: undefined,
+      location: undefined,
+      failed: undefined,
+    }));
+    this.#catalogs = new SiteCatalogs(options.doors.databases, options.dataFolder);
+  }
+
+  /** Names of the configured sites, in their order. */
+  get names(): readonly string[] {
+    return this.#slots.map(({ configured }) => configured.name);
+  }
+
+  /** The catalogs of this node, of sites that do not answer too. */
+  get catalogs(): SiteCatalogs {
+    return this.#catalogs;
+  }
+
+  /** Sites that have been opened since the start, without a look at any of them. */
+  get opened(): readonly OpenSite[] {
+    return this.#slots.flatMap(({ open }) => (open === undefined ? [] : [open]));
+  }
+
+  /** What the last look saw; no site is asked. */
+  get last(): SitesNow | undefined {
+    return this.#last?.now;
+  }
+
+  /** The site that answers best for all, as far as is known; throws if none was ever open. */
+  get current(): OpenSite {
+    const primary = this.#last?.now.sites.find(({ role }) => role === "primary");
+    const open = this.opened.find(({ id }) => id === primary?.id) ?? this.opened[0];
+    if (open !== undefined) return open;
+    throw new AppError("unavailable", "No site has answered yet.");
+  }
+
+  /** The site of a name, opened and caught up. Waits as long as the site's own retries do. */
+  async repository(name: string, signal?: AbortSignal): Promise<OpenSite> {
+    const open = await this.#open(this.#mustGetSlot(name), signal);
+    await open.repository.catchUp(signal);
+    return open;
+  }
+
+  /** The site with this id, opened and caught up; refuses one that this node cannot reach. */
+  async bySiteId(
+    id: string,
+    options: {
+      readonly called?: string | undefined;
+      readonly signal?: AbortSignal | undefined;
+    } = {},
+  ): Promise<OpenSite> {
+    const { signal } = options;
+    const known = this.#slots.find((slot) => this.#idOf(slot) === id);
+    if (known !== undefined) return await this.repository(known.configured.name, signal);
+    const now = await this.look(signal);
+    const found = now.sites.find((site) => site.isConfigured && site.id === id)?.open;
+    if (found !== undefined) return found;
+    const silent = this.#slots.find((slot) => this.#idOf(slot) === undefined);
+    const called = options.called ?? nameIn(now.roles, id) ?? `site ${id}`;
+    if (silent?.failed !== undefined && silent.failed.error.retryable) {
+      throw this.#silent(silent.configured.name, silent.failed.error);
+    }
+    throw this.#lacking(id, called);
+  }
+
+  /** A source of chunks over a site that is open. */
+  source(name: string): ChunkSource {
+    const { open } = this.#mustGetSlot(name);
+    if (open !== undefined) return open.openSource();
+    throw new AppError("unavailable", `Site ${name} is not open.`);
+  }
+
+  /**
+   * Asks all sites for the end of their logs. What does not answer in time is in the answer with its
+   * error; with `maxAgeMs`, an earlier look that is no older will do.
+   */
+  async look(
+    signal?: AbortSignal,
+    options: { readonly maxAgeMs?: number } = {},
+  ): Promise<SitesNow> {
+    const { clock } = this.#options.doors;
+    const { maxAgeMs = 0 } = options;
+    const startMs = clock.monotonic();
+    if (this.#last !== undefined && startMs - this.#last.atMs < maxAgeMs) return this.#last.now;
+    const errors = await Promise.all(
+      this.#slots.map((slot) => this.#lookAt(slot, { signal, isPatient: maxAgeMs === 0 })),
+    );
+    signal?.throwIfAborted();
+    const now = this.#viewOf(errors);
+    if (now.roles !== undefined) this.#catalogs.rememberRoles(now.roles);
+    this.#last = { now, atMs: clock.monotonic() };
+    return now;
+  }
+
+  /**
+   * Asks all sites what they are, and says it where it was not known: the best `role` entry is copied
+   * to sites that lack it, and sites that none speaks of are entered.
+   */
+  async roles(signal?: AbortSignal): Promise<SitesNow> {
+    const now = await this.look(signal);
+    if (this.#slots.length === 1 && now.roles === undefined) return now;
+    const planned = planRoles(now.roles, this.#found());
+    const body = planned ?? (now.roles === undefined ? undefined : bodyOf(now.roles));
+    if (body === undefined || !(await this.enterRoles(body, signal))) return now;
+    return await this.look(signal);
+  }
+
+  /**
+   * Commits roles at every site that answers and lacks them, the primary first; true if any did. A
+   * mirror that fails gets them at the next look.
+   */
+  async enterRoles(body: EntryBodies["role"], signal?: AbortSignal): Promise<boolean> {
+    const roleAt = (id: string) => body.sites.find((one) => one.site === id)?.role;
+    const lacking = this.#answering()
+      .filter(({ id }) => roleAt(id) !== "archive")
+      .filter(({ repository: { state } }) => {
+        return state.closed === undefined && areBetterRoles(body, state.roles);
+      })
+      .toSorted((a, b) => Number(b.id === body.primary) - Number(a.id === body.primary));
+    const operation = this.#newOperation();
+    for (const { id, repository } of lacking) {
+      try {
+        await repository.commit(
+          (state) =>
+            state.closed === undefined && areBetterRoles(body, state.roles)
+              ? { kind: "role", body }
+              : undefined,
+          { operation, ...(signal === undefined ? {} : { signal }) },
+        );
+      } catch (thrown) {
+        signal?.throwIfAborted();
+        if (id === body.primary) throw thrown;
+      }
+    }
+    return lacking.length > 0;
+  }
+
+  /**
+   * The primary, caught up: where operations that write begin. Refuses where this node's
+   * configuration lacks it, naming it; AppError `unavailable` if it does not answer.
+   */
+  async primary(signal?: AbortSignal): Promise<OpenSite> {
+    const [only] = this.#slots;
+    const now = await this.roles(signal);
+    const view = now.sites.find(({ role }) => role === "primary");
+    if (view === undefined) return await this.repository(only!.configured.name, signal);
+    if (!view.isConfigured) {
+      throw this.#lacking(view.id ?? "", `${view.name} (${view.location ?? "unknown place"})`);
+    }
+    if (view.open !== undefined) return view.open;
+    try {
+      return await this.repository(view.name, signal);
+    } catch (thrown) {
+      signal?.throwIfAborted();
+      if (this.#slots.length === 1) throw thrown;
+      throw this.#silent(view.name, toAppError(thrown));
+    }
+  }
+
+  /** The primary, or the best site that answers, with a notice that says so. */
+  async readable(
+    signal?: AbortSignal,
+    options: { readonly maxAgeMs?: number } = {},
+  ): Promise<Readable> {
+    const now = await this.look(signal, options);
+    const view = now.sites.find(({ role }) => role === "primary") ?? now.sites[0]!;
+    if (view.open !== undefined) return { site: view.open };
+    const others = now.sites.filter(({ open }) => open !== undefined).toSorted(byFreshness);
+    const [best] = others;
+    if (best?.open === undefined) throw view.error ?? this.#lacking(view.id ?? "", view.name);
+    const why = view.isConfigured
+      ? (view.error?.message ?? "it was not asked")
+      : `node ${this.#options.node} is not configured for it`;
+    const role = best.role ?? "site";
+    return {
+      site: best.open,
+      notice: `The primary ${view.name} does not answer: ${why} This is what the ${role} ${best.name} has.`,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new AppError("cancelled", "The node is closing its sites."));
+    for (const slot of this.#slots) {
+      await slot.opening?.catch(() => undefined);
+      const site = await slot.site?.catch(() => undefined);
+      await site?.[Symbol.asyncDispose]();
+    }
+    this.#catalogs[Symbol.dispose]();
+  }
+
+  /** Why a site cannot be used now; undefined if it answered. */
+  async #lookAt(
+    slot: Slot,
+    how: { readonly signal: AbortSignal | undefined; readonly isPatient: boolean },
+  ): Promise<AppError | undefined> {
+    const { clock } = this.#options.doors;
+    const nowMs = clock.monotonic();
+    const { failed } = slot;
+    if (!how.isPatient && failed !== undefined && nowMs - failed.atMs < FAILURE_KEPT_MS) {
+      if (this.#slots.length > 1) return failed.error;
+    }
+    const name = slot.configured.name;
+    try {
+      if (this.#slots.length === 1) {
+        await this.repository(name, how.signal);
+      } else {
+        await within(
+          { clock, ms: LOOK_TIMEOUT_MS, what: `Site ${name}`, signal: how.signal },
+          (signal) => this.repository(name, signal),
+        );
+      }
+      slot.failed = undefined;
+      return undefined;
+    } catch (thrown) {
+      how.signal?.throwIfAborted();
+      const error = toAppError(thrown);
+      slot.failed = { error, atMs: clock.monotonic() };
+      return error;
+    }
+  }
+
+  /** Opens once, whoever waits; an opening that failed is tried anew. */
+  async #open(slot: Slot, signal?: AbortSignal): Promise<OpenSite> {
+    if (slot.open !== undefined) return slot.open;
+    slot.opening ??= this.#openSlot(slot).finally(() => {
+      slot.opening = undefined;
+    });
+    return await raceAbort(slot.opening, signal);
+  }
+
+  async #openSlot(slot: Slot): Promise<OpenSite> {
+    const { doors, node } = this.#options;
+    const { name } = slot.configured;
+    const { signal } = this.#stop;
+    slot.site ??= slot.configured.open();
+    const site = await slot.site.catch((thrown: unknown) => {
+      slot.site = undefined;
+      throw thrown;
+    });
+    slot.location = site.location;
+    const { header } = await readHeader(site, { signal });
+    const catalog = this.#catalogs.open(name, site.location, header);
+    const repository = await Repository.open({ site, catalog, doors, node, signal });
+    const { concurrency, decode } = this.#options;
+    const openSource = (): ChunkSource =>
+      new ChunkSource({
+        site: repository.site,
+        index: repository.index,
+        state: () => repository.state,
+        concurrency,
+        cacheBytes: SOURCE_CACHE_BYTES,
+        ...(decode === undefined ? {} : { decode }),
+      });
+    slot.open = { name, id: header.site, repository, catalog, openSource };
+    return slot.open;
+  }
+
+  #viewOf(errors: readonly (AppError | undefined)[]): SitesNow {
+    const roles = bestOf([
+      this.#catalogs.roles,
+      ...this.opened.map(({ repository }) => repository.state.roles),
+    ]);
+    const first = this.#slots.find(({ configured }) => configured.firstRole === "primary");
+    const views = this.#slots.map((slot, index): SiteView => {
+      const { configured } = slot;
+      const id =
+        this.#idOf(slot) ?? roles?.sites.find(({ name }) => name === configured.name)?.site;
+      const row = roles?.sites.find(({ site }) => site === id);
+      const error = errors[index];
+      const isClosed = slot.open?.repository.state.closed !== undefined;
+      const firstRole = slot === (first ?? this.#slots[0]) ? "primary" : configured.firstRole;
+      const unspoken = roles === undefined ? firstRole : "mirror";
+      return {
+        name: configured.name,
+        role: isClosed
+          ? "closed"
+          : (row?.role ?? (configured.firstRole === "archive" ? "archive" : unspoken)),
+        id,
+        location: slot.location ?? row?.location,
+        retention: row?.retention ?? configured.retention,
+        isConfigured: true,
+        open: error === undefined ? slot.open : undefined,
+        error,
+      };
+    });
+    const elsewhere = (roles?.sites ?? []).filter(
+      ({ site }) => !views.some(({ id }) => id === site),
+    );
+    return {
+      roles,
+      sites: [
+        ...views,
+        ...elsewhere.map((row): SiteView => ({
+          name: row.name,
+          role: row.role,
+          id: row.site,
+          location: row.location,
+          retention: row.retention,
+          isConfigured: false,
+          open: undefined,
+          error: this.#lacking(row.site, `${row.name} (${row.location})`),
+        })),
+      ],
+    };
+  }
+
+  /** Sites that answered at their last look. */
+  #answering(): OpenSite[] {
+    return this.#slots.flatMap(({ open, failed }) =>
+      open === undefined || failed !== undefined ? [] : [open],
+    );
+  }
+
+  #found(): FoundSite[] {
+    return this.#answering().map(({ id, name, repository }) => {
+      const { firstRole, retention } = this.#mustGetSlot(name).configured;
+      return {
+        id,
+        name,
+        location: repository.site.location,
+        firstRole,
+        ...(retention === undefined ? {} : { retention }),
+        state: repository.state,
+      };
+    });
+  }
+
+  #idOf(slot: Slot): string | undefined {
+    return slot.open?.id ?? this.#catalogs.idOf(slot.configured.name);
+  }
+
+  #mustGetSlot(name: string): Slot {
+    const slot = this.#slots.find(({ configured }) => configured.name === name);
+    if (slot !== undefined) return slot;
+    throw new AppError("not-found", `The configuration names no site ${name}.`, {
+      guidance: `Its sites are ${this.names.join(", ")}.`,
+    });
+  }
+
+  #newOperation(): string {
+    return Buffer.from(this.#options.doors.random.bytes(16)).toString("hex");
+  }
+
+  #lacking(id: string, called: string): AppError {
+    const { node } = this.#options;
+    return new AppError("refused", `The configuration of node ${node} lacks site ${called}.`, {
+      guidance:
+        "The repository is kept there now. Add the site to the configuration of this node, and " +
+        "reload it (SIGHUP).",
+      context: { reason: "site-unknown", node, site: id },
+    });
+  }
+
+  #silent(name: string, error: AppError): AppError {
+    const called = this.#options.node;
+    return new AppError(
+      error.kind,
+      `Site ${name} cannot be used by node ${called}: ${error.message}`,
+      {
+        guidance:
+          error.guidance ?? "Try again when it is back; reading goes on from the other sites.",
+        retryable: error.retryable,
+        context: { ...error.context, site: name },
+        cause: error,
+      },
+    );
+  }
+}
+
+function bodyOf({ sequence: _, ...body }: Roles): EntryBodies["role"] {
+  return body;
+}
+
+function nameIn(roles: Roles | undefined, id: string): string | undefined {
+  const row = roles?.sites.find(({ site }) => site === id);
+  return row === undefined ? undefined : `${row.name} (${row.location})`;
+}
+
+/** Mirrors before archives, then whoever has the newest backup. */
+function byFreshness(a: SiteView, b: SiteView): number {
+  const rank = ({ role }: SiteView): number => (role === "archive" || role === "closed" ? 1 : 0);
+  const newest = ({ open }: SiteView): string =>
+    open === undefined ? "" : (newestComplete(open.repository.state)?.ended ?? "");
+  if (rank(a) !== rank(b)) return rank(a) - rank(b);
+  return newest(a) < newest(b) ? 1 : newest(a) > newest(b) ? -1 : 0;
+}
+
+/** The promise, or the signal's reason, whichever is first. */
+function raceAbort<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise<T>((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason as Error);
+    const onAbort = (): void => reject(signal.reason as Error);
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
