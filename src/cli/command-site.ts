@@ -15,6 +15,7 @@ import { printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { needsFile } from "./command-config.ts";
 import { loadSharedConfig } from "./load-config.ts";
+import { getSisterHeader } from "./sister-header.ts";
 import { OFFLINE_DOORS } from "./offline.ts";
 
 const WRITERS = 20;
@@ -22,9 +23,16 @@ const PROBE_SIZE_BYTES = 100_000;
 
 type SiteOptions = { readonly site?: string };
 
-/** Makes the repository. */
-export async function init(run: CommandRun, own: SiteOptions): Promise<CommandEnd> {
-  const { config, chosen } = choose(run, own, "site init");
+/** Makes the repository, or where the other sites hold one already, an empty part of it. */
+export async function init(
+  run: CommandRun,
+  named: string | undefined,
+  own: SiteOptions,
+): Promise<CommandEnd> {
+  const wanted = named ?? own.site;
+  const { config, chosen } = choose(run, wanted === undefined ? {} : { site: wanted }, "site init");
+  const others = config.sites.filter((each) => each !== chosen);
+  const sister = await getSisterHeader(others, OFFLINE_DOORS, run.terminal.say);
   if (chosen.type === "directory") {
     const { name, path } = chosen;
     if (await makeDirectorySite({ name, path })) run.terminal.say(`${path} was made.`);
@@ -35,10 +43,13 @@ export async function init(run: CommandRun, own: SiteOptions): Promise<CommandEn
   const { rule } = CHUNKER_SETTINGS_DEFAULT;
   const header = await initRepository(site, {
     doors: OFFLINE_DOORS,
-    chunker: { rule, averageSizeBytes: config.backup.chunkSizeBytes },
+    chunker: sister?.chunker ?? { rule, averageSizeBytes: config.backup.chunkSizeBytes },
+    ...(sister === undefined ? {} : { repository: sister.repository }),
   });
   return printDone(run, { site: site.name, location: site.location, header }, () => {
-    return `Repository ${header.repository} was made at ${site.location}.`;
+    const made = `Repository ${header.repository} was made at ${site.location}.`;
+    if (sister === undefined) return made;
+    return `${site.location} is a part of repository ${header.repository} now, and still empty.`;
   });
 }
 

@@ -193,7 +193,10 @@ function addConfiguration(program: Command, act: Acting): void {
   const site = program.command("site").description("the stores that hold backups");
   site
     .command("init")
-    .description("make the repository on a site (-c FILE); once")
+    .argument("[site]", "which one; the primary if left out")
+    .description(
+      "make the repository on a site (-c FILE), once; or its part of it, if others have one",
+    )
     .option("--site <name>", "which one; the primary if left out")
     .action(act(async () => (await import("./command-site.ts")).init));
   site

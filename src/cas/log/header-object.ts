@@ -64,6 +64,10 @@ export async function initRepository(site: Site, options: InitOptions): Promise<
   const call: SiteCall = options.signal === undefined ? {} : { signal: options.signal };
   let found = await getHeader(site, call);
   if ((await findFirstTip(site, call)).sequence > 0) throw taken(site);
+  const wanted = options.repository;
+  if (found !== undefined && wanted !== undefined && found.header.repository !== wanted) {
+    throw taken(site);
+  }
   if (found === undefined) {
     const header: RepositoryHeader = {
       format: "astacus",
@@ -93,7 +97,8 @@ export async function initRepository(site: Site, options: InitOptions): Promise<
   return header;
 }
 
-async function getHeader(site: Site, call: SiteCall): Promise<FoundHeader | undefined> {
+/** The header of a site, if it has one. */
+export async function getHeader(site: Site, call: SiteCall = {}): Promise<FoundHeader | undefined> {
   const bytes = await site.get(HEADER_KEY, call);
   if (bytes === undefined) return undefined;
   return { header: decodeHeader(bytes, site.location), hash: headerHash(bytes) };
