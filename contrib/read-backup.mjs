@@ -210,6 +210,8 @@ function readLog(site) {
     segments: new Map(),
     retired: new Set(),
     deleted: new Map(),
+    repairs: new Map(),
+    closed: false,
   };
   let previous = sha256(headerBytes);
   for (let sequence = 1; ; sequence++) {
@@ -239,6 +241,7 @@ function readLog(site) {
 }
 
 function applyEntry(state, entry) {
+  if (state.closed) return;
   const effect = EFFECTS[entry.kind];
   if (effect === undefined) {
     if (entry.reader > 0) throw new Damage(`${logKey(entry.sequence)}: needs a newer reader`);
@@ -246,6 +249,22 @@ function applyEntry(state, entry) {
   }
   const fault = birthsFault(state, entry) ?? VOID[entry.kind]?.(state, entry.body, entry);
   if (fault === undefined) effect(state, entry.body, entry);
+}
+
+/** The births of what a repair brings to another place. */
+function repairedBirths(state, objects) {
+  const isThere = ({ kind, id, birth }) => {
+    if (kind === "pack") return state.repairs.get(id) === birth;
+    if (kind === "index") return state.segments.get(id)?.birth === birth;
+    return manifestsOf(state, id).every((manifest) => manifest.birth === birth);
+  };
+  return objects.filter((object) => !isThere(object)).map(({ birth }) => birth);
+}
+
+function manifestsOf(state, id) {
+  return [...state.backups.values()]
+    .map(({ manifest }) => manifest)
+    .filter((manifest) => manifest.id === id);
 }
 
 /** Clause 2 of "Void". */
@@ -260,6 +279,7 @@ function birthsFault(state, { kind, body, births, sequence }) {
     const { id, birth } = body.manifest;
     if (known?.id !== id || known.birth !== birth) named.push(birth);
   }
+  if (kind === "repair") named.push(...repairedBirths(state, body.objects));
   if (births === null) return named.length === 0 ? undefined : "no births";
   const [lowest, highest] = births;
   if (named.length === 0 || named.some((birth) => birth < lowest || birth > highest))
@@ -303,6 +323,13 @@ const VOID = {
   },
   repack: (state, body) =>
     body.segments.some(({ id }) => state.segments.has(id)) ? "current" : undefined,
+  // Roles say where operations start, which is nothing to a reader: this one keeps none.
+  repair(state, body) {
+    const isHere = ({ kind, id }) =>
+      kind === "pack" ||
+      (kind === "index" ? state.segments.has(id) : manifestsOf(state, id).length > 0);
+    return body.objects.every(isHere) ? undefined : "not here";
+  },
 };
 
 function makeCurrent(state, refs) {
@@ -341,6 +368,7 @@ const EFFECTS = {
     for (const pack of body.packs) {
       state.retired.delete(pack);
       state.deleted.set(pack, body.floor);
+      state.repairs.delete(pack);
     }
   },
   pin(state, body) {
@@ -359,6 +387,17 @@ const EFFECTS = {
     makeCurrent(state, body.segments);
     for (const pack of body.from) state.retired.add(pack);
   },
+  role() {},
+  closed(state) {
+    state.closed = true;
+  },
+  repair(state, body) {
+    for (const { kind, id, birth } of body.objects) {
+      if (kind === "pack") state.repairs.set(id, birth);
+      else if (kind === "index") state.segments.set(id, { ...state.segments.get(id), birth });
+      else for (const manifest of manifestsOf(state, id)) manifest.birth = birth;
+    }
+  },
 };
 
 // ── Packs and segments (sections 4 and 5) ────────────────────────────────────────────────────────
@@ -369,21 +408,28 @@ function readIndex(site, state) {
   const chunks = new Map();
   for (const { id, birth } of state.segments.values()) {
     const key = `index/${id}-${birth}`;
-    readSegment(new Reader(site.mustGetHashed(key, id), key), packs, chunks);
+    readSegment(new Reader(site.mustGetHashed(key, id), key), { state, packs, chunks });
   }
   return { packs, chunks };
 }
 
-function readSegment(reader, packs, chunks) {
+function readSegment(reader, { state, packs, chunks }) {
   if (latin1(reader.raw(8)) !== "ASTIDX0\n") throw reader.damage("is not an index segment");
   const packCount = reader.varint();
   const chunkCount = reader.varint();
   const own = [];
   for (let index = 0; index < packCount; index++) {
     const pack = readSegmentPack(reader);
-    // Of two births of one pack that of the earlier entry is right, and segments come in that order.
-    if (!packs.has(pack.id)) packs.set(pack.id, pack);
-    own.push(packs.get(pack.id));
+    const isGone = pack.birth <= (state.deleted.get(pack.id) ?? -1);
+    // Of two births of one pack the lower is right that was not deleted, and a repair stands above
+    // both. The object that all places share is mended, since segments come in any order.
+    const known = packs.get(pack.id);
+    if (known === undefined) packs.set(pack.id, pack);
+    else if (!isGone && (known.isGone || pack.birth < known.birth)) known.birth = pack.birth;
+    const named = packs.get(pack.id);
+    named.isGone = isGone && (known?.isGone ?? true);
+    named.key = packKey(named.id, state.repairs.get(named.id) ?? named.birth);
+    own.push(named);
   }
   for (let index = 0; index < chunkCount; index++) {
     const id = latin1(reader.raw(32));
@@ -400,11 +446,14 @@ function readSegment(reader, packs, chunks) {
   reader.end();
 }
 
+function packKey(id, birth) {
+  return `pack/${id.slice(0, 2)}/${id}-${birth}`;
+}
+
 function readSegmentPack(reader) {
   const id = reader.hex(32);
   const birth = reader.varint();
-  const key = `pack/${id.slice(0, 2)}/${id}-${birth}`;
-  const pack = { id, birth, key, size: reader.varint(), directoryLength: reader.varint() };
+  const pack = { id, birth, size: reader.varint(), directoryLength: reader.varint() };
   const kind = reader.u8();
   const frames = [];
   const frameCount = reader.varint();
@@ -649,8 +698,7 @@ function verify(site) {
       console.error(error.message);
     }
   };
-  const isGone = ({ id, birth }) => birth <= (state.deleted.get(id) ?? -1);
-  const packs = [...index.packs.values()].filter((pack) => !isGone(pack));
+  const packs = [...index.packs.values()].filter(({ isGone }) => !isGone);
   for (const pack of packs) attempt(() => verifyPack(site, pack));
   const chunks = new Chunks(site, index);
   const listed = [...state.backups.values()].filter(({ forgotten }) => forgotten === undefined);

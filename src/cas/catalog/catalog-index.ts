@@ -8,9 +8,10 @@
  * Memory: SQLite's page cache, the rows of `PACK_CACHE_COUNT` packs, and one decoded segment.
  */
 import type { Statement } from "bun:sqlite";
-import { fromHex, SHA256_SIZE_BYTES, toHex } from "../../base/hex.ts";
+import { fromHex, toHex } from "../../base/hex.ts";
 import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
+import { chunkChecksum } from "./chunk-checksum.ts";
 import type {
   DecodedSegment,
   SegmentChunk,
@@ -103,6 +104,8 @@ export class ChunkIndex {
   readonly #findPackByNumber: Statement<PackRow, [number]>;
   /** By number; the oldest goes first. */
   readonly #packs = new Map<number, KnownPack | undefined>();
+  /** Births of packs that were repaired, whatever the segments say. */
+  #repairs: ReadonlyMap<string, number> = new Map();
   /** True while it is known that there is no chunk at all; undefined before somebody asks. */
   #isEmpty: boolean | undefined;
 
@@ -126,11 +129,8 @@ export class ChunkIndex {
 
   /** True if the segment was applied. */
   hasSegment(id: string): boolean {
-    return (
-      guardRead(() =>
-        this.#catalog.database.query("SELECT 1 FROM index_segment WHERE id = ?").get(id),
-      ) !== null
-    );
+    const query = this.#catalog.database.query("SELECT 1 FROM index_segment WHERE id = ?");
+    return guardRead(() => query.get(id)) !== null;
   }
 
   /** The ids of all segments that were applied. */
@@ -219,6 +219,13 @@ export class ChunkIndex {
       }
       this.#noteDead(dead);
     });
+  }
+
+  /** From now on these packs lie under these births; all others under those of their segments. */
+  setRepairs(repairs: ReadonlyMap<string, number>): void {
+    if (repairs === this.#repairs) return;
+    this.#repairs = repairs;
+    this.#packs.clear();
   }
 
   /** Forgets everything; the segments must be applied again. */
@@ -321,10 +328,7 @@ export class ChunkIndex {
 
   /** How many chunk rows live packs have. */
   countChunks(): number {
-    return this.#sum("SELECT total(chunks) AS sum FROM index_pack");
-  }
-
-  #sum(sql: string): number {
+    const sql = "SELECT total(chunks) AS sum FROM index_pack";
     const row = guardRead(() => this.#catalog.database.query<{ sum: number }, []>(sql).get());
     return row?.sum ?? 0;
   }
@@ -392,7 +396,8 @@ export class ChunkIndex {
   #packOf(number: number): KnownPack | undefined {
     if (this.#packs.has(number)) return this.#packs.get(number);
     const row = this.#findPackByNumber.get(number);
-    const pack = row === null || row.birth !== row.lowest ? undefined : checkedPack(row);
+    const isRight = row !== null && row.birth === row.lowest;
+    const pack = isRight ? repaired(checkedPack(row), this.#repairs) : undefined;
     for (const oldest of this.#packs.keys()) {
       if (this.#packs.size < PACK_CACHE_COUNT) break;
       this.#packs.delete(oldest);
@@ -447,6 +452,11 @@ function insertChunksSql(rowCount: number): string {
   return `INSERT OR IGNORE INTO index_chunk (id, pack, frame, start, length, checksum) VALUES ${rows}`;
 }
 
+function repaired(pack: KnownPack, repairs: ReadonlyMap<string, number>): KnownPack {
+  const birth = repairs.get(pack.id);
+  return birth === undefined ? pack : { ...pack, birth };
+}
+
 function indexedPack(pack: KnownPack, segment: string): IndexedPack {
   const { id, birth } = pack;
   const { reader, ...rest } = readPackValue(pack);
@@ -477,21 +487,4 @@ function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
     rawLength,
     codec: frames[at + 3] === 0 ? 0 : 1,
   };
-}
-
-// The pack's id and not its number is bound, so that exchanged rows of packs are noticed as well.
-const checksumInput = new Uint8Array(2 * SHA256_SIZE_BYTES + 12);
-const checksumView = new DataView(checksumInput.buffer);
-
-function chunkChecksum(
-  id: Uint8Array,
-  packId: Uint8Array,
-  row: { readonly frame: number; readonly start: number; readonly length: number },
-): number {
-  checksumInput.set(id, 0);
-  checksumInput.set(packId, SHA256_SIZE_BYTES);
-  checksumView.setUint32(2 * SHA256_SIZE_BYTES, row.frame);
-  checksumView.setUint32(2 * SHA256_SIZE_BYTES + 4, row.start);
-  checksumView.setUint32(2 * SHA256_SIZE_BYTES + 8, row.length);
-  return Bun.hash.xxHash32(checksumInput);
 }

@@ -10,7 +10,7 @@ import { packKey } from "../format/pack.ts";
 import { getNamedPack } from "./pack-standing.ts";
 import { RemovalBatches } from "./removal-batches.ts";
 import type { Repository } from "../log/repository.ts";
-import { isDeletedPack } from "../log/state.ts";
+import { birthOfPack, isDeletedPack } from "../log/state.ts";
 import type { RepositoryState } from "../log/state.ts";
 import type { UsedPacks } from "./used-packs.ts";
 
@@ -41,6 +41,7 @@ export async function removePacks(
   signal?: AbortSignal,
 ): Promise<Removal> {
   const removal: Removal = { objects: 0, bytes: 0, alarms: [] };
+  if (state.closed !== undefined) return removal;
   const batches = new RemovalBatches(repository.site, signal);
   for (const { id, birth, sizeBytes } of packs) {
     const why = whyNotGarbage(repository, state, used, { id, birth });
@@ -66,6 +67,8 @@ export async function sweepGarbage(
   options: SweepOptions,
 ): Promise<Removal> {
   const sweep = new Sweep(repository, used, options);
+  // A closed site is left as it is: others may still copy from it.
+  if (repository.state.closed !== undefined) return sweep.removal;
   for (const prefix of SHORT_PREFIXES) await sweep.listShort(prefix);
   if (options.packs) await sweep.listPacks();
   await sweep.finish();
@@ -136,8 +139,9 @@ class Sweep {
       if (segment === undefined) return this.#suspects.clear();
       for (const pack of segment.packs) {
         if (isDeletedPack(this.#state, pack.id, pack.birth)) continue;
-        if (!this.#suspects.delete(`${pack.id}-${pack.birth}`)) continue;
-        const key = packKey(pack.id, pack.birth);
+        const birth = birthOfPack(this.#state, pack.id, pack.birth);
+        if (!this.#suspects.delete(`${pack.id}-${birth}`)) continue;
+        const key = packKey(pack.id, birth);
         this.removal.alarms.push(`${key} was not removed: the catalog does not know it`);
       }
     }

@@ -212,6 +212,7 @@ async function removeDeleted(
   const { used, signal, rules = COMMIT_RULES } = options;
   const state = await repository.catchUp(signal);
   if (rules.redecide) await used.refresh(state, { signal });
+  if (state.closed !== undefined) return;
   const removal = await removePacks(repository, state, used, found.packs, signal);
   total.alarms.push(...removal.alarms);
   const manifests = new RemovalBatches(repository.site, signal);

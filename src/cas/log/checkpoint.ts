@@ -6,7 +6,13 @@
 import { z } from "zod";
 import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
-import { backupBodySchema, scopeSchema, segmentRefSchema } from "./entry.ts";
+import {
+  backupBodySchema,
+  closedBodySchema,
+  roleBodySchema,
+  scopeSchema,
+  segmentRefSchema,
+} from "./entry.ts";
 import { headerSchema } from "../format/header.ts";
 import { checkpointKey, hashSchema, randomIdSchema } from "../format/ids.ts";
 import type { CheckpointRef, Move, RepositoryState } from "./state.ts";
@@ -65,9 +71,12 @@ const stateSchema = z.strictObject({
       backups: z.array(randomIdSchema),
     }),
   ),
-  births: z.array(z.never()),
+  births: z.array(z.strictObject({ pack: hashSchema, birth: sequence })),
   checkpoint: z.strictObject({ sequence, hash: hashSchema }).nullable(),
   lastCleanup: z.strictObject({ sequence, operation: randomIdSchema }).nullable(),
+  // Left out where nobody has spoken of them, as in checkpoints that are older than these kinds.
+  roles: roleBodySchema.extend({ sequence }).exactOptional(),
+  closed: closedBodySchema.extend({ sequence, time }).exactOptional(),
 });
 
 const checkpointSchema = z.strictObject({
@@ -134,9 +143,11 @@ function stateToJson(state: RepositoryState): StateJson {
     retired: rows(state.retired, (pack, value) => ({ pack, ...value })),
     deleted: rows(state.deleted, (pack, value) => ({ pack, ...value })),
     moves: movesToJson(state.moves),
-    births: [],
+    births: rows(state.repairs, (pack, birth) => ({ pack, birth })),
     checkpoint: state.checkpoint ?? null,
     lastCleanup: state.lastCleanup ?? null,
+    ...(state.roles === undefined ? {} : { roles: state.roles }),
+    ...(state.closed === undefined ? {} : { closed: state.closed }),
   };
 }
 
@@ -144,7 +155,7 @@ function stateFromJson(
   json: StateJson,
   at: { readonly sequence: number; readonly entryHash: string },
 ): RepositoryState {
-  const { checkpoint, lastCleanup } = json;
+  const { checkpoint, lastCleanup, roles, closed } = json;
   return {
     header: json.header,
     headerHash: json.headerHash,
@@ -166,8 +177,11 @@ function stateFromJson(
     retired: new Map(json.retired.map(({ pack, ...value }) => [pack, value])),
     deleted: new Map(json.deleted.map(({ pack, ...value }) => [pack, value])),
     moves: movesFromJson(json.moves),
+    repairs: new Map(json.births.map(({ pack, birth }) => [pack, birth])),
     ...(checkpoint === null ? {} : { checkpoint }),
     ...(lastCleanup === null ? {} : { lastCleanup }),
+    ...(roles === undefined ? {} : { roles }),
+    ...(closed === undefined ? {} : { closed }),
   };
 }
 

@@ -17,6 +17,7 @@ export const RETIRE_PACK_COUNT_MAX = 20_000;
 
 const NAME_COUNT_MAX = 200_000;
 const TEXT_LENGTH_MAX = 10_000;
+const SITE_COUNT_MAX = 100;
 
 const sequenceSchema = z.int().min(1).max(SEQUENCE_MAX);
 const birthSchema = z.int().min(0).max(SEQUENCE_MAX);
@@ -55,6 +56,53 @@ export const overrideSchema = z.strictObject({ site: randomIdSchema, sequence: s
 
 /** Where a forget applies: to this site, or to all that hold the backup. */
 export const scopeSchema = z.enum(["site", "all"]);
+
+/** What a site is to the others: where operations start, a copy, or one that is only read. */
+export const siteRoleSchema = z.enum(["primary", "mirror", "archive"]);
+
+const ruleSchema = countSchema.exactOptional();
+
+/** What a site keeps; the fields are those of RetentionPolicy (clean/retention.ts). */
+const retentionSchema = z.strictObject({
+  minimum: ruleSchema,
+  maximum: ruleSchema,
+  keepDays: ruleSchema,
+  keepLast: ruleSchema,
+  keepWithinMs: ruleSchema,
+  hourly: ruleSchema,
+  daily: ruleSchema,
+  weekly: ruleSchema,
+  monthly: ruleSchema,
+  yearly: ruleSchema,
+});
+
+/** The body of a `role`: which sites there are and what each of them is. */
+export const roleBodySchema = z.strictObject({
+  epoch: sequenceSchema,
+  primary: randomIdSchema,
+  sites: z
+    .array(
+      z.strictObject({
+        site: randomIdSchema,
+        name: nameSchema,
+        location: nameSchema,
+        role: siteRoleSchema,
+        retention: retentionSchema.exactOptional(),
+      }),
+    )
+    .max(SITE_COUNT_MAX),
+  reason: textSchema,
+});
+
+/** The body of a `closed`: the site that takes the place of this one. */
+export const closedBodySchema = z.strictObject({ successor: randomIdSchema, reason: textSchema });
+
+/** An object that lies under a new birth. */
+const repairedSchema = z.strictObject({
+  kind: z.enum(["pack", "index", "manifest"]),
+  id: hashSchema,
+  birth: birthSchema,
+});
 
 const segmentsSchema = z.array(segmentRefSchema).max(NAME_COUNT_MAX);
 
@@ -96,6 +144,9 @@ const BODY_SCHEMAS = {
     dropped: packsSchema,
   }),
   repack: z.strictObject({ from: packsSchema, to: packsSchema, segments: segmentsSchema }),
+  role: roleBodySchema,
+  closed: closedBodySchema,
+  repair: z.strictObject({ objects: z.array(repairedSchema).min(1).max(NAME_COUNT_MAX) }),
 } as const;
 
 /** The kinds of entry that this code knows. */

@@ -9,6 +9,7 @@ import type { Catalog } from "../catalog/catalog.ts";
 import type { Binding } from "../catalog/catalog-log.ts";
 import type { RepositoryHeader } from "../format/header.ts";
 import { logKey } from "../format/ids.ts";
+import type { Closed, RepositoryState } from "./state.ts";
 
 /** Where the two histories lie. */
 export type Place = { readonly site: Site; readonly catalog: Catalog };
@@ -72,5 +73,23 @@ export function emptyLog(site: Site): AppError {
       "If `astacus site init` was interrupted, run it again. If there were backups here, the log " +
       "was removed: bring it back from another copy of the site.",
     context: { site: site.name },
+  });
+}
+
+/** The log has ended: what is to be written belongs to its successor. */
+export function closedLog(
+  site: Site,
+  { roles }: Pick<RepositoryState, "roles">,
+  closed: Closed,
+): AppError {
+  const { successor, sequence, reason } = closed;
+  const known = roles?.sites.find((one) => one.site === successor);
+  const next = known === undefined ? `site ${successor}` : `${known.name} (${known.location})`;
+  const message = `${site.location} was closed by entry ${sequence} (${reason}); its successor is ${next}.`;
+  return new AppError("refused", message, {
+    guidance:
+      `Add ${next} to this node's configuration and write there. What lies here can still be read, ` +
+      "and nothing is removed from it any more.",
+    context: { reason: "closed", site: site.name, successor, sequence },
   });
 }

@@ -43,7 +43,16 @@ export class IndexFollower {
     return this.#problems;
   }
 
-  /** Forgets packs that were deleted. Needs no site, and must come before a new state is shown. */
+  /**
+   * Lets the index answer by a state: forgets packs that were deleted, and finds those that were
+   * repaired where they lie now. Needs no site, and must come before a new state is shown.
+   */
+  showState(state: RepositoryState): void {
+    this.#index.setRepairs(state.repairs);
+    this.forgetDeleted(state);
+  }
+
+  /** Forgets packs that were deleted. */
   forgetDeleted(state: RepositoryState): void {
     const indexed = this.#log.getBinding()?.indexed ?? 0;
     const deleted = state.deleted;
@@ -96,7 +105,11 @@ export class IndexFollower {
    * Births of the packs that segments would newly name. Reads the segments from the site, which also
    * shows that they are there.
    */
-  async birthsOf(refs: readonly Ref[], options: SiteCall = {}): Promise<number[]> {
+  async birthsOf(
+    state: RepositoryState,
+    refs: readonly Ref[],
+    options: SiteCall = {},
+  ): Promise<number[]> {
     const births: number[] = [];
     for await (const found of mapConcurrent(
       refs,
@@ -107,6 +120,8 @@ export class IndexFollower {
       const segment = this.#decode(found);
       if (segment instanceof AppError) throw segment;
       for (const { id, birth } of segment.packs) {
+        // Of a repaired pack that birth counts under which it lies now.
+        if (state.repairs.has(id)) continue;
         if (this.#index.findPack(id)?.birth !== birth) births.push(birth);
       }
     }

@@ -8,7 +8,7 @@ import { AppError } from "../../base/error.ts";
 import type { Entry, UnknownEntry } from "./entry.ts";
 import { FORMAT_VERSION } from "../format/header.ts";
 import { logKey } from "../format/ids.ts";
-import { act, StateDraft } from "./state-rules.ts";
+import { act, endFault, StateDraft } from "./state-rules.ts";
 import type { RepositoryState } from "./state.ts";
 
 /** The state after an entry with this hash, and why the entry is void if it is. */
@@ -38,7 +38,9 @@ export class Replay {
   /** Applies the next entry; returns why it is void, if it is. Throws `damaged` if the chain breaks. */
   apply(entry: Entry, hash: string): string | undefined {
     checkChain(this.state, entry);
-    const why = entry.kind === "unknown" ? skip(this.#draft, entry) : act(this.#draft, entry);
+    const why =
+      endFault(this.state) ??
+      (entry.kind === "unknown" ? skip(this.#draft, entry) : act(this.#draft, entry));
     this.#draft.set({ sequence: entry.sequence, entryHash: hash });
     return why;
   }

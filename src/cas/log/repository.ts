@@ -24,7 +24,7 @@ import type { EntryDraft } from "./entry.ts";
 import { initRepository, readHeader } from "./header-object.ts";
 import type { FoundHeader, InitOptions } from "./header-object.ts";
 import type { RepositoryHeader } from "../format/header.ts";
-import { emptyLog, otherHistory, otherSite, setBack } from "./history-errors.ts";
+import { closedLog, emptyLog, otherHistory, otherSite, setBack } from "./history-errors.ts";
 import type { Place } from "./history-errors.ts";
 import { checkpointKey, logCopyKey, logKey } from "../format/ids.ts";
 import { IndexFollower } from "./index-follower.ts";
@@ -97,6 +97,7 @@ export class Repository {
     this.#follower = new IndexFollower({ site, index: this.index, log: this.#log });
     const loaded = this.#load(header);
     this.#state = loaded.state;
+    this.index.setRepairs(loaded.state.repairs);
     this.rebuilt = loaded.rebuilt ?? catalog.rebuilt;
   }
 
@@ -252,6 +253,7 @@ export class Repository {
     if (this.#options.readOnly === true) {
       throw new AppError("refused", `${this.site.location} was opened to be read only.`);
     }
+    if (state.closed !== undefined) throw closedLog(this.site, state, state.closed);
     if (state.blocked === undefined) return;
     throw new AppError("refused", `This node may not write: ${state.blocked}`, {
       guidance: "Upgrade Astacus on this node. Listing and restoring work as before.",
@@ -345,7 +347,7 @@ export class Repository {
 
   /** Deleted packs leave the index before anybody can see the state that deletes them. */
   #show(state: RepositoryState): void {
-    this.#follower.forgetDeleted(state);
+    this.#follower.showState(state);
     this.#state = state;
   }
 
@@ -449,7 +451,7 @@ export class Repository {
     if (draft.kind !== "merge") {
       // The packs in a segment are named with it; a merge brings none that was not named before.
       const segments = namedSegments(draft).filter(({ id }) => !state.segments.has(id));
-      for (const birth of await this.#follower.birthsOf(segments, call)) births.push(birth);
+      for (const birth of await this.#follower.birthsOf(state, segments, call)) births.push(birth);
     }
     if (births.length === 0) return null;
     return births.reduce<[number, number]>(

@@ -4,6 +4,7 @@
  */
 import type { BackupBody, EntryBodies, EntryDraft, EntryKind, EntryOf } from "./entry.ts";
 import type { BackupRecord, CurrentSegment, Deleted, Keep, Move, Pin } from "./state.ts";
+import { areBetterRoles } from "./state.ts";
 import type { RepositoryState, Retired } from "./state.ts";
 
 type Tables = {
@@ -15,6 +16,7 @@ type Tables = {
   retired: Map<string, Retired>;
   deleted: Map<string, Deleted>;
   moves: Map<string, readonly Move[]>;
+  repairs: Map<string, number>;
 };
 
 /** A state that is being written; a table is copied before its first change. */
@@ -65,11 +67,17 @@ export function act<Kind extends EntryKind>(
   }
 }
 
+/** Why whatever comes next is void: the log has ended. */
+export function endFault({ closed }: RepositoryState): string | undefined {
+  return closed === undefined ? undefined : `entry ${closed.sequence} closed the log`;
+}
+
 /** What an entry with this body would name for the first time: all births that the body shows. */
 export function newBirths(
   state: RepositoryState,
   draft: Pick<EntryDraft, "kind" | "body">,
 ): number[] {
+  if ("objects" in draft.body) return repairedBirths(state, draft.body.objects);
   const { manifest, segments } = namedObjects(draft);
   const births = segments.filter(({ id }) => !state.segments.has(id)).map(({ birth }) => birth);
   if (manifest === undefined) return births;
@@ -83,6 +91,23 @@ export function namedSegments(
   draft: Pick<EntryDraft, "kind" | "body">,
 ): EntryBodies["keep"]["segments"] {
   return namedObjects(draft).segments;
+}
+
+type Repaired = EntryBodies["repair"]["objects"][number];
+
+/** Of the objects that lie under another birth from then on. */
+function repairedBirths(state: RepositoryState, objects: readonly Repaired[]): number[] {
+  return objects
+    .filter((object) => !birthsOf(state, object).every((birth) => birth === object.birth))
+    .map(({ birth }) => birth);
+}
+
+/** Under which births the state knows an object to lie; of a pack, that of its last repair. */
+function birthsOf(state: RepositoryState, { kind, id }: Repaired): (number | undefined)[] {
+  if (kind === "pack") return [state.repairs.get(id)];
+  if (kind === "index") return [state.segments.get(id)?.birth];
+  const manifests = Array.from(state.backups.values(), ({ manifest }) => manifest);
+  return manifests.filter((manifest) => manifest.id === id).map(({ birth }) => birth);
 }
 
 function birthsFault(state: RepositoryState, entry: EntryOf<EntryKind>): string | undefined {
@@ -201,6 +226,7 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
       for (const pack of body.packs) {
         draft.edit("retired").delete(pack);
         draft.edit("deleted").set(pack, { sequence, floor });
+        if (draft.state.repairs.has(pack)) draft.edit("repairs").delete(pack);
       }
       for (const id of body.backups) {
         draft.edit("backups").delete(id);
@@ -261,7 +287,52 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
       noteCleanup(draft, entry);
     },
   },
+
+  role: {
+    voidBecause(state, body) {
+      const primary = body.sites.find(({ site }) => site === body.primary);
+      if (primary?.role !== "primary") return `its primary ${body.primary} is not among its sites`;
+      if (areBetterRoles(body, state.roles)) return undefined;
+      return `epoch ${body.epoch} is not above what entry ${state.roles?.sequence} says`;
+    },
+    effect: (draft, body, { sequence }) => draft.set({ roles: { ...body, sequence } }),
+  },
+
+  closed: {
+    effect: (draft, body, { sequence, time }) => draft.set({ closed: { ...body, sequence, time } }),
+  },
+
+  repair: {
+    voidBecause(state, body) {
+      // Which packs there are is not in the state; who commits has looked.
+      const missing = body.objects.find(
+        ({ kind, id }) =>
+          (kind === "index" && !state.segments.has(id)) ||
+          (kind === "manifest" && !state.backups.values().some((one) => one.manifest.id === id)),
+      );
+      return missing === undefined ? undefined : `${missing.kind} ${missing.id} is not here`;
+    },
+    effect(draft, body) {
+      for (const object of body.objects) repair(draft, object);
+    },
+  },
 };
+
+function repair(draft: StateDraft, { kind, id, birth }: Repaired): void {
+  if (kind === "pack") {
+    draft.edit("repairs").set(id, birth);
+    return;
+  }
+  if (kind === "index") {
+    const ref = draft.state.segments.get(id);
+    if (ref !== undefined) draft.edit("segments").set(id, { ...ref, birth });
+    return;
+  }
+  for (const [key, record] of draft.state.backups) {
+    if (record.manifest.id !== id) continue;
+    draft.edit("backups").set(key, { ...record, manifest: { ...record.manifest, birth } });
+  }
+}
 
 function backupFault(state: RepositoryState, body: BackupBody): string | undefined {
   if (!state.everIds.has(body.backup)) return undefined;

@@ -56,6 +56,15 @@ export type Move = {
   readonly to: readonly string[];
 };
 
+/** The sites and their roles, and the entry that says so. */
+export type Roles = Readonly<EntryBodies["role"]> & { readonly sequence: number };
+
+/** The end of a log. */
+export type Closed = Readonly<EntryBodies["closed"]> & {
+  readonly sequence: number;
+  readonly time: string;
+};
+
 /** The newest checkpoint that the log names. */
 export type CheckpointRef = { readonly sequence: number; readonly hash: string };
 
@@ -85,9 +94,15 @@ export type RepositoryState = {
   readonly deleted: ReadonlyMap<string, Deleted>;
   /** By backup, in the order of the log. */
   readonly moves: ReadonlyMap<string, readonly Move[]>;
+  /** The births under which repaired packs lie, whatever the segments say. */
+  readonly repairs: ReadonlyMap<string, number>;
   readonly checkpoint?: CheckpointRef;
   /** The first entry of the newest operation that retired or deleted something. */
   readonly lastCleanup?: { readonly sequence: number; readonly operation: string };
+  /** The best `role` entry that this log has seen. */
+  readonly roles?: Roles;
+  /** Set when the log has ended: nothing after that entry counts, and nothing is removed. */
+  readonly closed?: Closed;
   /** Why this code may not commit any more: it met an entry that it does not understand. */
   readonly blocked?: string;
 };
@@ -110,6 +125,7 @@ export function emptyState(headerHash: string, header: RepositoryHeader): Reposi
     retired: new Map(),
     deleted: new Map(),
     moves: new Map(),
+    repairs: new Map(),
   };
 }
 
@@ -143,4 +159,22 @@ export function isDeletedPack(
 ): boolean {
   const deleted = state.deleted.get(pack);
   return deleted !== undefined && birth <= deleted.floor;
+}
+
+/** The birth under which a pack lies that a segment mentions under `birth`. */
+export function birthOfPack(
+  state: Pick<RepositoryState, "repairs">,
+  pack: string,
+  birth: number,
+): number {
+  return state.repairs.get(pack) ?? birth;
+}
+
+/** True if the roles of `one` count where `other` is known too. */
+export function areBetterRoles(
+  one: Pick<Roles, "epoch" | "primary">,
+  other: Pick<Roles, "epoch" | "primary"> | undefined,
+): boolean {
+  if (other === undefined || one.epoch !== other.epoch) return one.epoch > (other?.epoch ?? 0);
+  return one.primary < other.primary;
 }

@@ -118,7 +118,8 @@ class PackCheck {
     for (const [pack, birth] of this.#arrivals.births) {
       const named = getNamedPack(this.#repository, this.#state, pack);
       if (named === undefined && birth > this.#state.floor) this.births.push(birth);
-      else if (named?.birth !== birth) this.#gone.add(pack);
+      // One that was repaired lies where the state says, whatever segments say.
+      else if (named?.birth !== birth && !this.#state.repairs.has(pack)) this.#gone.add(pack);
     }
   }
 

@@ -1,0 +1,137 @@
+/** What the log says of sites: roles, the end of a log, and objects that were repaired. */
+import { describe, expect, test } from "bun:test";
+import { decodeCheckpoint, encodeCheckpoint } from "../../src/cas/log/checkpoint.ts";
+import { encodeEntry } from "../../src/cas/log/entry.ts";
+import type { EntryDraft } from "../../src/cas/log/entry.ts";
+import { birthOfPack, isDeletedPack } from "../../src/cas/log/state.ts";
+import type { RepositoryState } from "../../src/cas/log/state.ts";
+import { backupBody, hashOf, idOf, LogBuilder, nextEntry, segment } from "./log-builder.ts";
+
+const forget = (name: string): EntryDraft => ({
+  kind: "forget",
+  body: { backups: [idOf(name)], reason: "", scope: "site" },
+});
+const retire = (...packs: string[]): EntryDraft => ({
+  kind: "retire",
+  body: { packs: packs.map(hashOf) },
+});
+const remove = (packs: string[], backups: string[], floor: number): EntryDraft => ({
+  kind: "delete",
+  body: { packs: packs.map(hashOf), backups: backups.map(idOf), floor },
+});
+const backup = (name: string, birth: number, rest = {}): EntryDraft => ({
+  kind: "backup",
+  body: backupBody(name, birth, rest),
+});
+
+describe("roles", () => {
+  const role = (epoch: number, primary: string, ...sites: string[]): EntryDraft => ({
+    kind: "role",
+    body: {
+      epoch,
+      primary: idOf(primary),
+      sites: sites.map((name) => ({
+        site: idOf(name),
+        name,
+        location: `/${name}`,
+        role: name === primary ? "primary" : "mirror",
+      })),
+      reason: "",
+    },
+  });
+  const [low, high] = ["a", "b"].toSorted((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+
+  test("hold by the highest epoch, then by the smaller primary, whatever came last", () => {
+    const log = new LogBuilder();
+    expect(log.state.roles).toBeUndefined();
+    expect(log.push(role(2, high!, "a", "b"))).toBeUndefined();
+    expect(log.push(role(1, low!, "a", "b"))).toContain("not above");
+    expect(log.push(role(2, high!, "a", "b"))).toContain("not above");
+    expect(log.push(role(2, low!, "a", "b"))).toBeUndefined();
+    expect(log.push(role(2, high!, "a", "b"))).toContain("not above");
+    expect(log.push(role(3, high!, "a", "b"))).toBeUndefined();
+    expect(log.state.roles).toMatchObject({ epoch: 3, primary: idOf(high!), sequence: 7 });
+    expect(throughCheckpoint(log.state)).toEqual(log.state);
+  });
+
+  test("are void whose primary is not among the sites as such", () => {
+    const log = new LogBuilder();
+    expect(log.push(role(1, "c", "a", "b"))).toContain("is not among its sites");
+    const sites = [{ site: idOf("a"), name: "a", location: "/a", role: "mirror" as const }];
+    const body = { epoch: 1, primary: idOf("a"), sites, reason: "" };
+    expect(log.push({ kind: "role", body })).toContain("is not among its sites");
+  });
+});
+
+test("after closed nothing counts, not even a note, a role, or a kind that nobody knows", () => {
+  const log = new LogBuilder();
+  log.push(backup("a", 1));
+  const closed = { kind: "closed", body: { successor: idOf("b"), reason: "r" } } as const;
+  expect(log.push(closed)).toBeUndefined();
+  const before = log.state;
+  expect(before.closed).toMatchObject({ successor: idOf("b"), sequence: 3 });
+  expect(log.push({ kind: "note", body: { text: "" } })).toContain("closed the log");
+  expect(log.push(closed)).toContain("closed the log");
+  expect(log.push(forget("a"))).toContain("closed the log");
+  expect(log.pushBytes(unknownEntry(log.state, { critical: true }))).toContain("closed the log");
+  const { sequence, entryHash: hash } = log.state;
+  expect(log.state).toEqual({ ...before, sequence, entryHash: hash });
+  expect(throughCheckpoint(log.state)).toEqual(log.state);
+});
+
+describe("repair", () => {
+  const repair = (
+    kind: "pack" | "index" | "manifest",
+    name: string,
+    birth: number,
+  ): EntryDraft => ({
+    kind: "repair",
+    body: { objects: [{ kind, id: hashOf(name), birth }] },
+  });
+
+  test("brings a segment, a manifest and a pack under another birth", () => {
+    const log = new LogBuilder();
+    log.push(backup("a", 1, { segments: [segment("s", 1), segment("t", 1)] }));
+    expect(log.push(repair("index", "s", 2))).toBeUndefined();
+    expect(log.push(repair("manifest", "manifest a", 3))).toBeUndefined();
+    expect(log.push(repair("pack", "p", 4))).toBeUndefined();
+    const { state } = log;
+    expect([...state.segments.values()].map(({ birth }) => birth)).toEqual([2, 1]);
+    expect(state.backups.get(idOf("a"))?.manifest.birth).toBe(3);
+    expect(birthOfPack(state, hashOf("p"), 1)).toBe(4);
+    expect(birthOfPack(state, hashOf("q"), 1)).toBe(1);
+    expect(throughCheckpoint(state)).toEqual(state);
+  });
+
+  test("of what is not here, or under a birth that may have been removed, is void", () => {
+    const log = new LogBuilder();
+    log.push(backup("a", 1, { segments: [segment("s", 1)] }));
+    expect(log.push(repair("index", "t", 2))).toContain("is not here");
+    expect(log.push(repair("manifest", "manifest b", 2))).toBeDefined();
+    log.push(remove([], [], 3));
+    expect(log.push(repair("pack", "p", 3))).toContain("at or below the floor");
+    expect(log.push(repair("pack", "p", 99))).toContain("not below its own sequence");
+    expect(log.push(repair("index", "s", 4), { births: null })).toContain("carries no births");
+  });
+
+  test("of a pack ends with its delete: what is sent again lies where its segment says", () => {
+    const log = new LogBuilder();
+    log.push(repair("pack", "p", 1));
+    log.push(retire("p"));
+    log.push(remove(["p"], [], 3));
+    expect(log.state.repairs.size).toBe(0);
+    expect(isDeletedPack(log.state, hashOf("p"), 1)).toBe(true);
+    expect(birthOfPack(log.state, hashOf("p"), 4)).toBe(4);
+  });
+});
+
+function throughCheckpoint(state: RepositoryState): RepositoryState {
+  const { bytes, hash } = encodeCheckpoint(state);
+  return decodeCheckpoint(bytes, { sequence: state.sequence, hash });
+}
+
+function unknownEntry(state: RepositoryState, rest: { critical: boolean }): Uint8Array {
+  const known = encodeEntry(nextEntry(state, { kind: "note", body: { text: "" } }));
+  const value = { ...JSON.parse(new TextDecoder().decode(known)), kind: "ship", body: {}, ...rest };
+  return new TextEncoder().encode(JSON.stringify(value));
+}
