@@ -1,6 +1,6 @@
 /**
  * Chunks back from a site. Whatever is handed out matches its id; a damaged or missing copy is passed
- * over as long as another pack holds the chunk. Memory: the cache, and for each `fetchMany` at most
+ * over as long as another pack holds the chunk, here or at the next site (failover.ts). Memory: the cache, and for each `fetchMany` at most
  * `concurrency` ranges of 2 MiB with one decoded frame each.
  */
 import assert from "node:assert/strict";
@@ -10,6 +10,8 @@ import { forEachConcurrent, Semaphore } from "../../base/semaphore.ts";
 import type { Site } from "../../sites/site.ts";
 import { damagedError, idKey } from "../format/bytes.ts";
 import type { ChunkIndex, ChunkPlace } from "../catalog/catalog-index.ts";
+import { Failover, mayBeElsewhere } from "./failover.ts";
+import type { FailoverOptions, ReadFault } from "./failover.ts";
 import type { FrameDecoder } from "../format/frame-decoder.ts";
 import type { ChunkRef } from "../format/listing.ts";
 import { decodeFrame, packKey } from "../format/pack.ts";
@@ -17,8 +19,8 @@ import { isDeletedPack, type RepositoryState } from "../log/state.ts";
 
 /** What a source reads through. */
 export type ChunkSourceOptions = {
-  readonly site: Pick<Site, "get">;
-  readonly index: Pick<ChunkIndex, "find"> & Partial<Pick<ChunkIndex, "findMany">>;
+  readonly site: Pick<Site, "get"> & Partial<Pick<Site, "name">>;
+  readonly index: Pick<ChunkIndex, "find"> & Partial<Pick<ChunkIndex, "findMany" | "findPack">>;
   /** Tells which packs are on their way out; asked anew at each call. */
   readonly state: () => Pick<RepositoryState, "retired" | "deleted">;
   /** Requests at once, over all calls. */
@@ -29,6 +31,10 @@ export type ChunkSourceOptions = {
   readonly decode?: FrameDecoder;
   /** Told of the bytes of each answer of the site. */
   readonly onBytes?: (sizeBytes: number) => void;
+  /** The same chunks at another site, for what this one does not give. */
+  readonly failover?: FailoverOptions<ChunkSource>;
+  /** Told of whatever this site should have given and did not, whoever gave it then. */
+  readonly onFault?: (fault: ReadFault) => void;
 };
 
 /** Takes a chunk for the ref of this index; ranges are read in parallel, so calls may overlap. */
@@ -54,29 +60,28 @@ export class ChunkSource {
   readonly #cache: FrameCache;
   readonly #decode: FrameDecoder;
   readonly #loading = new Map<string, Loading>();
+  readonly #failover: Failover<ChunkSource> | undefined;
 
   constructor(options: ChunkSourceOptions) {
     this.#options = options;
     this.#gate = new Semaphore(options.concurrency);
     this.#cache = new FrameCache(options.cacheBytes);
     this.#decode = options.decode ?? decodeFrame;
+    this.#failover = options.failover && new Failover(options.failover);
   }
 
   /** One chunk, in a buffer of its own. AppError `damaged` if no pack has it whole. */
   async fetch(id: Uint8Array, length: number, signal?: AbortSignal): Promise<Uint8Array> {
-    let fault: AppError | undefined;
-    for (const place of this.#places({ id, length })) {
-      try {
-        const frame = await this.#frame(place, signal);
-        return new Uint8Array(checkedChunk(frame, place, id));
-      } catch (error) {
-        if (!isDamaged(error)) throw error;
-        this.#cache.delete(frameKey(place));
-        fault ??= atPlace(error, { id, place });
-      }
-    }
-    assert(fault !== undefined);
-    throw fault;
+    const here = (inner?: AbortSignal): Promise<Uint8Array> => this.#fetchHere(id, length, inner);
+    if (this.#failover === undefined) return await here(signal);
+    return await this.#failover.read(
+      {
+        here,
+        there: (next, inner) => next.fetch(id, length, inner),
+        onSilent: (kind) => this.#noteSilence(kind, `chunk ${toHex(id)}`),
+      },
+      signal,
+    );
   }
 
   /**
@@ -118,10 +123,79 @@ export class ChunkSource {
     return planRanges([...this.#wantedFrames(refs, known).values()]);
   }
 
-  /** The bytes of a range, as stored and unchecked; undefined if the pack is gone. */
+  /**
+   * The bytes of a range, as stored and unchecked; undefined if they cannot be had as a range, here
+   * or from the same pack at the next site: then `fetch` may still find the chunks.
+   */
   async readRange(range: ChunkRange, signal?: AbortSignal): Promise<Uint8Array | undefined> {
-    const offset = range.frames[0]?.place.frameOffset ?? 0;
-    return await this.#get(range.key, { offset, length: rangeEnd(range.frames) - offset }, signal);
+    const [first] = range.frames;
+    if (first === undefined || first.place.pack === NOWHERE) return undefined;
+    const { frameOffset: offset, pack } = first.place;
+    const bytes = { offset, length: rangeEnd(range.frames) - offset };
+    if (this.#failover === undefined) return await this.#get(range.key, bytes, signal);
+    const mustHave = (found: Uint8Array | undefined): Uint8Array => {
+      if (found === undefined) throw damagedError(range.key, "is not there", { missing: true });
+      return found;
+    };
+    try {
+      return await this.#failover.read(
+        {
+          here: async (inner) => mustHave(await this.#get(range.key, bytes, inner)),
+          there: async (next, inner) => mustHave(await next.#getOfPack(pack, bytes, inner)),
+          onSilent: (kind) => this.#noteSilence(kind, range.key, pack),
+        },
+        signal,
+      );
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!mayBeElsewhere(error)) throw error;
+      return undefined;
+    }
+  }
+
+  /** A part of the same pack, under whatever birth it has here. */
+  async #getOfPack(
+    pack: string,
+    bytes: ByteRange,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array | undefined> {
+    const known = this.#options.index.findPack?.(pack);
+    if (known === undefined) return undefined;
+    return await this.#get(packKey(pack, known.birth), bytes, signal);
+  }
+
+  async #fetchHere(
+    id: Uint8Array,
+    length: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array> {
+    let fault: AppError | undefined;
+    for (const place of this.#places({ id, length })) {
+      try {
+        const frame = await this.#frame(place, signal);
+        return new Uint8Array(checkedChunk(frame, place, id));
+      } catch (error) {
+        if (!isDamaged(error)) throw error;
+        this.#cache.delete(frameKey(place));
+        this.#noteDamage(error, place);
+        fault ??= atPlace(error, { id, place });
+      }
+    }
+    assert(fault !== undefined);
+    throw fault;
+  }
+
+  #noteDamage(error: AppError, { pack, birth }: ChunkPlace): void {
+    const kind = error.context["missing"] === true ? "missing" : "damaged";
+    this.#note({ key: packKey(pack, birth), pack, kind });
+  }
+
+  #noteSilence(kind: "unavailable" | "slow", key: string, pack?: string): void {
+    this.#note(pack === undefined ? { key, kind } : { key, pack, kind });
+  }
+
+  #note(fault: Omit<ReadFault, "site">): void {
+    this.#options.onFault?.({ site: this.#options.site.name ?? "", ...fault });
   }
 
   /** All places of a chunk, best first; never empty. */
@@ -129,6 +203,7 @@ export class ChunkSource {
     const places = known.filter(({ length }) => length === ref.length);
     if (places.length === 0) {
       const fault = known.length === 0 ? "is in no pack" : "is known with another length only";
+      this.#note({ key: `chunk ${toHex(ref.id)}`, kind: "missing" });
       throw damagedError(`Chunk ${toHex(ref.id)}`, fault, { chunk: toHex(ref.id) });
     }
     if (places.length === 1) return places;
@@ -138,14 +213,25 @@ export class ChunkSource {
     return places.toSorted((one, other) => rank(one) - rank(other));
   }
 
+  /** Where a chunk is best read; nowhere if only the next site may know it. */
+  #bestPlace(ref: ChunkRef, known: ChunkPlace[] | undefined): ChunkPlace {
+    try {
+      const [place] = this.#places(ref, known);
+      assert(place !== undefined);
+      return place;
+    } catch (error) {
+      if (this.#failover === undefined || !isDamaged(error)) throw error;
+      return nowhere(ref);
+    }
+  }
+
   #wantedFrames(
     refs: readonly ChunkRef[],
     known: readonly ChunkPlace[][],
   ): Map<string, WantedFrame> {
     const frames = new Map<string, WantedFrame>();
     for (const [index, ref] of refs.entries()) {
-      const place = this.#places(ref, known[index])[0];
-      assert(place !== undefined);
+      const place = this.#bestPlace(ref, known[index]);
       const key = frameKey(place);
       const frame = frames.get(key) ?? { key, place, chunks: new Map<string, RangeChunk>() };
       frames.set(key, frame);
@@ -167,10 +253,8 @@ export class ChunkSource {
     const cached = new Map(range.frames.map(({ key }) => [key, this.#cache.get(key)]));
     const missing = range.frames.filter(({ key }) => cached.get(key) === undefined);
     const first = missing[0]?.place.frameOffset ?? 0;
-    const stored =
-      missing.length === 0
-        ? undefined
-        : await this.#get(range.key, { offset: first, length: rangeEnd(missing) - first }, signal);
+    const wanted = { key: range.key, frames: missing };
+    const stored = missing.length === 0 ? undefined : await this.readRange(wanted, signal);
     for (const frame of range.frames) {
       const raw = cached.get(frame.key) ?? (await this.#cutFrame(frame, stored, first));
       for (const chunk of frame.chunks.values()) {
@@ -213,7 +297,9 @@ export class ChunkSource {
       const cached = this.#cache.get(key);
       if (cached !== undefined) return cached;
       const loading = this.#loading.get(key);
-      if (loading === undefined) return await this.#load(key, place, signal);
+      // A load that was cancelled may take its time to end.
+      const isOver = loading === undefined || loading.signal?.aborted === true;
+      if (isOver) return await this.#load(key, place, signal);
       try {
         return await loading.frame;
       } catch (error) {
@@ -229,13 +315,14 @@ export class ChunkSource {
     signal: AbortSignal | undefined,
   ): Promise<Uint8Array> {
     const frame = this.#readFrame(key, place, signal);
-    this.#loading.set(key, { frame, signal });
+    const loading = { frame, signal };
+    this.#loading.set(key, loading);
     try {
       const raw = await frame;
       this.#cache.set(key, raw);
       return raw;
     } finally {
-      this.#loading.delete(key);
+      if (this.#loading.get(key) === loading) this.#loading.delete(key);
     }
   }
 
@@ -253,7 +340,7 @@ export class ChunkSource {
 
   async #get(
     key: string,
-    range: { readonly offset: number; readonly length: number },
+    range: ByteRange,
     signal: AbortSignal | undefined,
   ): Promise<Uint8Array | undefined> {
     const options = signal === undefined ? range : { ...range, signal };
@@ -262,6 +349,8 @@ export class ChunkSource {
     return bytes;
   }
 }
+
+type ByteRange = { readonly offset: number; readonly length: number };
 
 type Loading = {
   readonly frame: Promise<Uint8Array>;
@@ -303,6 +392,15 @@ function fitsRange(range: ChunkRange, place: ChunkPlace): boolean {
   const gapBytes = place.frameOffset - rangeEnd(range.frames);
   const sizeBytes = place.frameOffset + place.storedLength - start;
   return gapBytes <= RANGE_GAP_BYTES_MAX && sizeBytes <= RANGE_SIZE_BYTES_MAX;
+}
+
+/** In place of a pack's id: the site's index does not know the chunk. */
+const NOWHERE = "";
+
+/** A place that gives nothing, so that the chunk is asked for by its id. */
+function nowhere({ length }: ChunkRef): ChunkPlace {
+  const frame = { frame: 0, frameOffset: 0, storedLength: 0, rawLength: length, codec: 0 } as const;
+  return { pack: NOWHERE, birth: 0, offset: 0, length, ...frame };
 }
 
 function rangeEnd(frames: readonly WantedFrame[]): number {
