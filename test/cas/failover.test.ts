@@ -231,10 +231,7 @@ describe("failover", () => {
     there,
     onSilent: (kind: string) => silent.push(kind),
   });
-  const fail = async (error: Error): Promise<never> => {
-    await Promise.resolve();
-    throw error;
-  };
+  const fail = (reason: Error): Promise<never> => Promise.reject(reason);
   /** Time that never comes. */
   const never = {
     now: () => 0,

@@ -298,13 +298,14 @@ export class ChunkSource {
       if (cached !== undefined) return cached;
       const loading = this.#loading.get(key);
       // A load that was cancelled may take its time to end.
-      const isOver = loading === undefined || loading.signal?.aborted === true;
-      if (isOver) return await this.#load(key, place, signal);
+      if (loading === undefined || isCancelled(loading)) {
+        return await this.#load(key, place, signal);
+      }
       try {
         return await loading.frame;
       } catch (error) {
         // That the other was cancelled is no reason for us to fail.
-        if (loading.signal?.aborted !== true) throw error;
+        if (!isCancelled(loading)) throw error;
       }
     }
   }
@@ -356,6 +357,10 @@ type Loading = {
   readonly frame: Promise<Uint8Array>;
   readonly signal: AbortSignal | undefined;
 };
+
+function isCancelled({ signal }: Loading): boolean {
+  return signal?.aborted === true;
+}
 
 /** One chunk that is wanted for some refs. */
 type RangeChunk = {
