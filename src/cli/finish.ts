@@ -9,6 +9,7 @@ import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { EXIT, exitCodeOf } from "./exit-code.ts";
 import { follow } from "./follow.ts";
+import { describeUsage } from "./usage-text.ts";
 
 /** How the result of one kind of operation is told. */
 export type ResultForm = {
@@ -28,7 +29,9 @@ export async function finish(
   const record = await follow(run, client, started);
   if (record.ended === undefined) return leave(run, record);
   if (record.state === "done") {
-    print(run, record, () => form.text(record.result, record));
+    print(run, record, () =>
+      [form.text(record.result, record), ...describeUsage(record.usage ?? [])].join("\n"),
+    );
     return form.code?.(record.result) ?? EXIT.done;
   }
   const { kind, message, ...rest } = record.error ?? { kind: "internal", message: "No reason." };

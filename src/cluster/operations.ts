@@ -10,16 +10,24 @@ import { AppError, toAppError } from "../base/error.ts";
 import type { Clock, Random } from "../base/doors.ts";
 import { toHex } from "../base/hex.ts";
 import type { JsonValue } from "./protocol.ts";
+import type { CountedSite, SiteUsage } from "./usage.ts";
+import { addUsages, meterUsage, priceUsages } from "./usage.ts";
 
-export type OperationKind =
-  | "backup"
-  | "restore"
-  | "cleanup"
-  | "verify"
-  | "delete"
-  | "undelete"
-  | "pin"
-  | "unpin";
+/** Everything that is journaled as an operation. */
+export const OPERATION_KINDS = [
+  "backup",
+  "restore",
+  "cleanup",
+  "verify",
+  "delete",
+  "undelete",
+  "pin",
+  "unpin",
+  "migrate",
+  "retire",
+] as const;
+
+export type OperationKind = (typeof OPERATION_KINDS)[number];
 export type OperationState = "starting" | "running" | "done" | "failed" | "cancelled";
 
 /** How far one node is. */
@@ -65,6 +73,8 @@ export type OperationRecord = {
   readonly result?: JsonValue;
   readonly error?: AppErrorJson;
   readonly progress?: OperationProgress;
+  /** What passed to each site while it ran, on all nodes that took part. */
+  readonly usage?: readonly SiteUsage[];
 };
 
 /** What happens to an operation that is being watched. */
@@ -79,6 +89,8 @@ export type OperationContext = {
   readonly signal: AbortSignal;
   progress(change: Partial<OperationProgress>): void;
   say(message: string): void;
+  /** Adds what another node asked of its sites for this operation. */
+  spent(usage: readonly SiteUsage[]): void;
 };
 
 const EMPTY_PROGRESS: OperationProgress = {
@@ -114,7 +126,10 @@ type Row = {
   request: string;
   result: string | null;
   error: string | null;
+  usage: string | null;
 };
+
+const COLUMNS = "id, kind, state, coordinator, started, ended, request, result, error, usage";
 
 /** Starts, remembers, watches and cancels operations of this node. */
 export class Operations {
@@ -126,6 +141,7 @@ export class Operations {
   /** Records that the journal would not take (a full disk); known until the process ends. */
   readonly #unsaved = new Map<string, OperationRecord>();
   readonly #onEnd: ((record: OperationRecord) => void) | undefined;
+  readonly #sites: () => readonly CountedSite[];
   #closing = false;
 
   constructor(options: {
@@ -134,17 +150,22 @@ export class Operations {
     readonly random: Random;
     readonly coordinator: string;
     readonly onEnd?: (record: OperationRecord) => void;
+    /** The sites whose requests are counted for the records. */
+    readonly sites?: () => readonly CountedSite[];
   }) {
     this.#database = options.database;
     this.#clock = options.clock;
     this.#random = options.random;
     this.#coordinator = options.coordinator;
     this.#onEnd = options.onEnd;
+    this.#sites = options.sites ?? (() => []);
     this.#database.run(
       `CREATE TABLE IF NOT EXISTS operation (
          id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, coordinator TEXT NOT NULL,
-         started TEXT NOT NULL, ended TEXT, request TEXT NOT NULL, result TEXT, error TEXT) STRICT`,
+         started TEXT NOT NULL, ended TEXT, request TEXT NOT NULL, result TEXT, error TEXT,
+         usage TEXT) STRICT`,
     );
+    this.#addMissingColumn();
     this.#failWhatADeadProcessLeft();
   }
 
@@ -187,10 +208,7 @@ export class Operations {
     const unsaved = this.#unsaved.get(id);
     if (unsaved !== undefined) return unsaved;
     const row = this.#database
-      .query<Row, { id: string }>(
-        `SELECT id, kind, state, coordinator, started, ended, request, result, error
-         FROM operation WHERE id = $id`,
-      )
+      .query<Row, { id: string }>(`SELECT ${COLUMNS} FROM operation WHERE id = $id`)
       .get({ id });
     return row === null ? undefined : recordOfRow(row);
   }
@@ -201,7 +219,7 @@ export class Operations {
   ): OperationRecord[] {
     const rows = this.#database
       .query<Row, { kind: string; limit: number }>(
-        `SELECT id, kind, state, coordinator, started, ended, request, result, error FROM operation
+        `SELECT ${COLUMNS} FROM operation
          WHERE $kind = '' OR kind = $kind ORDER BY started DESC, rowid DESC LIMIT $limit`,
       )
       .all({ kind: options.kind ?? "", limit: options.limit ?? 100 });
@@ -291,6 +309,9 @@ export class Operations {
   ): Promise<void> {
     await Promise.resolve();
     this.#change(running, { state: "running" });
+    const sites = this.#sites();
+    const measure = meterUsage(sites);
+    let elsewhere: readonly SiteUsage[] = [];
     const context: OperationContext = {
       id: running.record.id,
       signal: running.abort.signal,
@@ -300,6 +321,9 @@ export class Operations {
         this.#emit(running, { type: "progress", progress });
       },
       say: (message) => this.#emit(running, { type: "message", message }),
+      spent: (usage) => {
+        elsewhere = addUsages(elsewhere, usage);
+      },
     };
     let end: Partial<OperationRecord>;
     try {
@@ -312,7 +336,9 @@ export class Operations {
         error: error.toJSON(),
       };
     }
-    this.#change(running, { ...end, ended: new Date(this.#clock.now()).toISOString() });
+    const usage = priceUsages(addUsages(measure(), elsewhere), sites);
+    const ended = new Date(this.#clock.now()).toISOString();
+    this.#change(running, { ...end, ended, ...(usage.length === 0 ? {} : { usage }) });
     this.#running.delete(running.record.id);
     this.#emit(running, { type: "end", record: running.record });
     this.#onEnd?.(running.record);
@@ -336,10 +362,11 @@ export class Operations {
     this.#database
       .query(
         `INSERT INTO operation
-           (id, kind, state, coordinator, started, ended, request, result, error)
-         VALUES ($id, $kind, $state, $coordinator, $started, $ended, $request, $result, $error)
+           (${COLUMNS})
+         VALUES ($id, $kind, $state, $coordinator, $started, $ended, $request, $result, $error,
+           $usage)
          ON CONFLICT (id) DO UPDATE SET state = $state, ended = $ended, result = $result,
-           error = $error`,
+           error = $error, usage = $usage`,
       )
       .run({
         id: record.id,
@@ -351,7 +378,17 @@ export class Operations {
         request: JSON.stringify(record.request),
         result: record.result === undefined ? null : JSON.stringify(record.result),
         error: record.error === undefined ? null : JSON.stringify(record.error),
+        usage: record.usage === undefined ? null : JSON.stringify(record.usage),
       });
+  }
+
+  /** A journal of a version that did not count. */
+  #addMissingColumn(): void {
+    const columns = this.#database
+      .query<{ name: string }, []>("SELECT name FROM pragma_table_info('operation')")
+      .all();
+    if (columns.some(({ name }) => name === "usage")) return;
+    this.#database.run("ALTER TABLE operation ADD COLUMN usage TEXT");
   }
 
   #failWhatADeadProcessLeft(): void {
@@ -391,5 +428,6 @@ function recordOfRow(row: Row): OperationRecord {
     request: JSON.parse(row.request) as JsonValue,
     ...(row.result === null ? {} : { result: JSON.parse(row.result) as JsonValue }),
     ...(row.error === null ? {} : { error: JSON.parse(row.error) as AppErrorJson }),
+    ...(row.usage === null ? {} : { usage: JSON.parse(row.usage) as SiteUsage[] }),
   };
 }

@@ -4,8 +4,10 @@
  */
 import { z } from "zod";
 import type { BackupSummary } from "../cluster/backup-summary.ts";
+import { OPERATION_KINDS } from "../cluster/operations.ts";
 import type { NodeProgressState, OperationProgress } from "../cluster/operations.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import { siteUsageSchema } from "../cluster/usage.ts";
 
 const errorKind = z.enum([
   "usage",
@@ -74,7 +76,7 @@ const jsonValue = z.json();
 /** One operation. */
 export const operationSchema: z.ZodType<OperationRecord> = z.strictObject({
   id: z.string().regex(/^[0-9a-f]{32}$/),
-  kind: z.enum(["backup", "restore", "cleanup", "verify", "delete", "undelete", "pin", "unpin"]),
+  kind: z.enum(OPERATION_KINDS),
   state: z.enum(["starting", "running", "done", "failed", "cancelled"]),
   coordinator: z.string(),
   started: z.string(),
@@ -83,6 +85,7 @@ export const operationSchema: z.ZodType<OperationRecord> = z.strictObject({
   result: jsonValue.exactOptional(),
   error: errorJsonSchema.exactOptional(),
   progress: progressSchema.exactOptional(),
+  usage: z.array(siteUsageSchema).exactOptional(),
 });
 
 /** A list of operations. */

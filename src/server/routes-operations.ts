@@ -3,22 +3,12 @@
  */
 import { z } from "zod";
 import { AppError } from "../base/error.ts";
+import { OPERATION_KINDS } from "../cluster/operations.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import { operationSchema, operationsSchema } from "./answer-schemas.ts";
 import { eventResponse } from "./event-stream.ts";
 import { defineRoute } from "./route.ts";
 import type { Call } from "./route.ts";
-
-const kinds = [
-  "backup",
-  "restore",
-  "cleanup",
-  "verify",
-  "delete",
-  "undelete",
-  "pin",
-  "unpin",
-] as const;
 
 /** GET /v1/operations */
 export const listOperations = defineRoute({
@@ -28,7 +18,7 @@ export const listOperations = defineRoute({
   access: "read",
   query: z.strictObject({
     limit: z.coerce.number().int().min(1).max(1000).default(100),
-    kind: z.enum(kinds).optional(),
+    kind: z.enum(OPERATION_KINDS).optional(),
   }),
   answer: operationsSchema,
   run: ({ context, query }) => ({
