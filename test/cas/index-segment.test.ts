@@ -10,7 +10,8 @@ import {
   type SegmentPack,
   segmentPackOf,
 } from "../../src/cas/format/index-segment.ts";
-import { PackBuilder, type PackDirectory } from "../../src/cas/format/pack.ts";
+import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
+import { type PackDirectory } from "../../src/cas/format/pack.ts";
 import {
   decodePackUse,
   encodePackUse,

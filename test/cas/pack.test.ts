@@ -10,12 +10,12 @@ import {
   directoryRange,
   encodeDirectory,
   openPack,
-  PackBuilder,
   type PackDirectory,
   packIdOf,
   packKey,
   type SealedPack,
 } from "../../src/cas/format/pack.ts";
+import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../../src/sites/site.ts";
 import { expectDamaged } from "./expect-damaged.ts";
 import { noise } from "./noise.ts";

@@ -30,7 +30,8 @@ import {
   setFrame,
 } from "../../src/cas/format/pack-list.ts";
 import type { PackDirectory, PackKind, SealedPack } from "../../src/cas/format/pack.ts";
-import { PackBuilder, packKey } from "../../src/cas/format/pack.ts";
+import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
+import { packKey } from "../../src/cas/format/pack.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import type { BackupRecord } from "../../src/cas/log/state.ts";
 import type { TreeRoot } from "../../src/cas/format/tree.ts";

@@ -17,7 +17,8 @@ import { bitmapSizeBytes, encodePackUse, setFrame } from "../../src/cas/format/p
 import { packUseKey } from "../../src/cas/format/pack-list.ts";
 import type { PackUse } from "../../src/cas/format/pack-list.ts";
 import type { PackDirectory, PackKind, SealedPack } from "../../src/cas/format/pack.ts";
-import { PackBuilder, packKey } from "../../src/cas/format/pack.ts";
+import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
+import { packKey } from "../../src/cas/format/pack.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import type { TreeRoot } from "../../src/cas/format/tree.ts";
 import { readTree, TreeWriter } from "../../src/cas/format/tree.ts";

@@ -6,7 +6,8 @@ import { fromHex } from "../../base/hex.ts";
 import { ByteReader, ByteWriter } from "../format/bytes.ts";
 import { damagedCatalog } from "./catalog.ts";
 import type { SegmentPack } from "../format/index-segment.ts";
-import { packKindNumber, readFrameLengths, readPackKind } from "../format/pack.ts";
+import { packKindNumber, readPackKind } from "../format/pack-kind.ts";
+import { readFrameLengths } from "../format/pack.ts";
 
 /** A row as SQLite gives it; `lowest` is the lowest birth of all rows of this pack. */
 export type PackRow = {

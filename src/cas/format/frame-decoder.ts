@@ -4,7 +4,8 @@
  * simulator) decodes in line instead; the results are the same.
  */
 import { decodeFrame, FRAME_RAW_BYTES_MAX } from "./pack.ts";
-import type { StoredFrame } from "./pack.ts";
+import type { FrameOpening, StoredFrame } from "./pack.ts";
+import { openFrame } from "./seal.ts";
 import { decompressExactlyAside } from "./zstd.ts";
 
 /** The raw bytes of a stored frame, checked as `decodeFrame` does. */
@@ -12,6 +13,7 @@ export type FrameDecoder = (
   stored: Uint8Array,
   row: StoredFrame,
   what: string,
+  opening?: FrameOpening,
 ) => Uint8Array | Promise<Uint8Array>;
 
 /**
@@ -25,11 +27,13 @@ export async function decodeFrameAside(
   stored: Uint8Array,
   row: StoredFrame,
   what: string,
+  opening?: FrameOpening,
 ): Promise<Uint8Array> {
-  const isCompressed = row.codec === 1 && row.checksum === undefined;
+  const isCompressed = row.codec === 1 && (row.checksum === undefined || opening !== undefined);
   const hasLengths = stored.length === (row.storedLength ?? stored.length);
   if (isCompressed && hasLengths && row.rawLength <= FRAME_RAW_BYTES_MAX) {
-    return await decompressExactlyAside(stored, row.rawLength, what);
+    const packed = opening === undefined ? stored : openFrame(stored, opening, what);
+    return await decompressExactlyAside(packed, row.rawLength, what);
   }
-  return decodeFrame(stored, row, what);
+  return decodeFrame(stored, row, what, opening);
 }

@@ -20,6 +20,12 @@ export const chunkerSchema = z.strictObject({
   averageSizeBytes: z.int().min(1024),
 });
 
+/** What the header says of encryption: the scheme, and which node keys fit. */
+export const encryptionSchema = z.strictObject({
+  scheme: z.literal("astacus-seal-1"),
+  nodeKeys: hashSchema,
+});
+
 /** A header of version 0. */
 export const headerSchema = z.strictObject({
   format: z.literal("astacus"),
@@ -29,7 +35,7 @@ export const headerSchema = z.strictObject({
   created: z.string().max(100),
   hash: z.literal("sha256"),
   chunker: chunkerSchema,
-  encryption: z.null(),
+  encryption: encryptionSchema.nullable(),
 });
 
 /** What a site says of itself. */

@@ -40,6 +40,11 @@ export function manifestKey(id: string, birth: number): string {
   return `manifest/${id}-${birth}`;
 }
 
+/** The name of a key object. */
+export function keyKey(id: string, birth: number): string {
+  return `key/${id}-${birth}`;
+}
+
 /** The name of a checkpoint. */
 export function checkpointKey(sequence: number, hash: string): string {
   return `checkpoint/${sequence}-${hash}`;

@@ -12,11 +12,12 @@ import {
   PACK_TRAILER_SIZE_BYTES,
   type PackDirectory,
   type PackKind,
-  packKindNumber,
   readFrameLengths,
-  readPackKind,
   type SealedPack,
 } from "./pack.ts";
+import { packKindNumber, readPackKind } from "./pack-kind.ts";
+import { decodeFrameSeal, decodeOrigins, encodeOrigins, originsOf, PLAIN_SEALER } from "./seal.ts";
+import type { FrameSeal, Sealer } from "./seal.ts";
 
 /** One frame of a pack, as a segment names it. */
 export type SegmentFrame = {
@@ -24,6 +25,8 @@ export type SegmentFrame = {
   readonly codec: FrameCodec;
   readonly storedLength: number;
   readonly rawLength: number;
+  /** In encrypted repositories: which key it is under. */
+  readonly seal?: FrameSeal;
 };
 
 /** One pack, as a segment names it. */
@@ -70,6 +73,8 @@ export const SEGMENT_CHUNK_COUNT_MAX = 500_000;
 
 /** "ASTIDX0\n" */
 const MAGIC = Uint8Array.of(0x41, 0x53, 0x54, 0x49, 0x44, 0x58, 0x30, 0x0a);
+/** "ASTIDX1\n" */
+const SEALED_MAGIC = Uint8Array.of(0x41, 0x53, 0x54, 0x49, 0x44, 0x58, 0x31, 0x0a);
 const CHUNK_SIZE_BYTES_MIN = SHA256_SIZE_BYTES + 4;
 
 assert(PACK_CHUNK_COUNT_MAX <= SEGMENT_CHUNK_COUNT_MAX);
@@ -88,12 +93,14 @@ export function segmentKey(id: string, birth: number): string {
  */
 export function encodeSegment(
   rows: readonly { readonly pack: SegmentPack; readonly directory: PackDirectory }[],
+  sealer: Sealer = PLAIN_SEALER,
 ): EncodedSegment {
   const sorted = rows.toSorted((one, other) => (one.pack.id < other.pack.id ? -1 : 1));
   const chunks = sorted.flatMap(({ directory }, pack) => chunksOf(directory, pack));
   return encodeSortedSegment(
     sorted.map(({ pack }) => pack),
     sortPlaces(chunks),
+    sealer,
   );
 }
 
@@ -101,16 +108,17 @@ export function encodeSegment(
 export function encodeSortedSegment(
   packs: readonly SegmentPack[],
   chunks: readonly SegmentChunk[],
+  sealer: Sealer = PLAIN_SEALER,
 ): EncodedSegment {
   assert(chunks.length <= SEGMENT_CHUNK_COUNT_MAX);
   const writer = new ByteWriter(1024 + 44 * chunks.length);
-  writer.raw(MAGIC);
+  writer.raw(sealer.isPlain ? MAGIC : SEALED_MAGIC);
   writer.varint(packs.length);
   writer.varint(chunks.length);
   let before: SegmentPack | undefined;
   for (const pack of packs) {
     assert(before === undefined || before.id < pack.id);
-    encodePack(writer, pack);
+    encodePack(writer, pack, !sealer.isPlain);
     before = pack;
   }
   let last: SegmentChunk | undefined;
@@ -119,16 +127,22 @@ export function encodeSortedSegment(
     encodeChunk(writer, chunk);
     last = chunk;
   }
-  const bytes = writer.finish();
+  const bytes = sealer.sealObject("index", writer.finish());
   return { id: sha256Hex(bytes), bytes, packs: packs.length, chunks: chunks.length };
 }
 
 /** A segment from its bytes, which must have the hash that its name says. */
-export function decodeSegment(bytes: Uint8Array, expectedId: string): DecodedSegment {
+export function decodeSegment(
+  stored: Uint8Array,
+  expectedId: string,
+  sealer: Sealer = PLAIN_SEALER,
+): DecodedSegment {
   const what = `Index segment ${expectedId}`;
-  if (sha256Hex(bytes) !== expectedId) throw damagedError(what, "does not match its name");
+  if (sha256Hex(stored) !== expectedId) throw damagedError(what, "does not match its name");
+  const bytes = sealer.openObject("index", stored, what);
   const reader = new ByteReader(bytes, what);
-  if (Buffer.compare(reader.raw(MAGIC.length), MAGIC) !== 0) {
+  const magic = sealer.isPlain ? MAGIC : SEALED_MAGIC;
+  if (Buffer.compare(reader.raw(magic.length), magic) !== 0) {
     throw reader.damaged("does not start as a segment does");
   }
   const packCount = reader.varint();
@@ -136,7 +150,7 @@ export function decodeSegment(bytes: Uint8Array, expectedId: string): DecodedSeg
   if (chunkCount > SEGMENT_CHUNK_COUNT_MAX) throw reader.damaged("claims too many chunks");
   const packs: SegmentPack[] = [];
   for (let index = 0; index < packCount; index++) {
-    const pack = decodePack(reader);
+    const pack = decodePack(reader, !sealer.isPlain);
     const before = packs.at(-1);
     if (before !== undefined && before.id >= pack.id) throw reader.damaged("has unsorted packs");
     packs.push(pack);
@@ -152,19 +166,29 @@ export function segmentPackOf(sealed: SealedPack, birth: number): SegmentPack {
     id: sealed.id,
     birth,
     sizeBytes: sealed.bytes.length,
-    directoryLength: sealed.directoryBytes.length,
+    directoryLength: storedDirectoryLength(sealed),
     kind: sealed.kind,
     frames: segmentFramesOf(sealed.directory),
   };
 }
 
+/** Bytes of the directory as it lies in the pack. */
+export function storedDirectoryLength(
+  pack: Pick<SealedPack, "directory"> & { readonly bytes: { readonly length: number } },
+): number {
+  const last = pack.directory.frames.at(-1);
+  const framesEnd = last === undefined ? 0 : last.offset + last.storedLength;
+  return pack.bytes.length - framesEnd - PACK_TRAILER_SIZE_BYTES;
+}
+
 /** The frames of a directory as a segment names them. */
 export function segmentFramesOf(directory: PackDirectory): SegmentFrame[] {
-  return directory.frames.map(({ offset, codec, storedLength, rawLength }) => ({
+  return directory.frames.map(({ offset, codec, storedLength, rawLength, seal }) => ({
     offset,
     codec,
     storedLength,
     rawLength,
+    ...(seal === undefined ? {} : { seal }),
   }));
 }
 
@@ -197,7 +221,7 @@ function chunksOf(directory: PackDirectory, pack: number): SegmentChunk[] {
   );
 }
 
-function encodePack(writer: ByteWriter, pack: SegmentPack): void {
+function encodePack(writer: ByteWriter, pack: SegmentPack, isSealed: boolean): void {
   const id = fromHex(pack.id);
   assert.equal(id.length, SHA256_SIZE_BYTES);
   writer.raw(id);
@@ -205,11 +229,17 @@ function encodePack(writer: ByteWriter, pack: SegmentPack): void {
   writer.varint(pack.sizeBytes);
   writer.varint(pack.directoryLength);
   writer.u8(packKindNumber(pack.kind));
+  const { origins, numberOf } = originsOf(pack.frames);
+  if (isSealed) encodeOrigins(writer, origins);
   writer.varint(pack.frames.length);
   for (const frame of pack.frames) {
     writer.u8(frame.codec);
     writer.varint(frame.storedLength);
     writer.varint(frame.rawLength);
+    assert.equal(frame.seal !== undefined, isSealed);
+    if (frame.seal === undefined) continue;
+    writer.varint(numberOf(frame.seal.origin));
+    writer.varint(frame.seal.number);
   }
 }
 
@@ -221,18 +251,20 @@ function encodeChunk(writer: ByteWriter, chunk: SegmentChunk): void {
   writer.varint(chunk.length);
 }
 
-function decodePack(reader: ByteReader): SegmentPack {
+function decodePack(reader: ByteReader, isSealed: boolean): SegmentPack {
   const id = toHex(reader.raw(SHA256_SIZE_BYTES));
   const birth = reader.varint();
   const sizeBytes = reader.varint();
   const directoryLength = reader.varint();
   const kind = readPackKind(reader);
+  const origins = isSealed ? decodeOrigins(reader, kind) : undefined;
   const frameCount = reader.varint();
   const frames: SegmentFrame[] = [];
   let offset = 0;
   for (let index = 0; index < frameCount; index++) {
-    const lengths = readFrameLengths(reader);
-    frames.push({ offset, ...lengths });
+    const lengths = readFrameLengths(reader, isSealed);
+    const sealed = origins === undefined ? {} : { seal: decodeFrameSeal(reader, origins) };
+    frames.push({ offset, ...lengths, ...sealed });
     offset += lengths.storedLength;
   }
   if (offset + directoryLength + PACK_TRAILER_SIZE_BYTES !== sizeBytes) {

@@ -5,11 +5,13 @@
 import { z } from "zod";
 import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
-import type { Site } from "../../sites/site.ts";
+import type { Site, SiteCall } from "../../sites/site.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../../sites/site.ts";
 import { damagedError } from "./bytes.ts";
 import { manifestKey, randomIdSchema } from "./ids.ts";
 import type { BackupRecord } from "../log/state.ts";
+import { PLAIN_SEALER, sessionOfManifest } from "./seal.ts";
+import type { Sealer, SessionKey } from "./seal.ts";
 import { treeRootSchema } from "./tree.ts";
 import { compressZstd, decompressAtMost } from "./zstd.ts";
 
@@ -86,13 +88,24 @@ export type ManifestNode = Manifest["nodes"][number];
 /** One volume of a node. */
 export type ManifestVolume = ManifestNode["volumes"][number];
 
-/** The object of a manifest, and its id. */
-export function encodeManifest(manifest: Manifest): {
+/** What opens the manifests of a repository; see `FrameOpener`. */
+export type ManifestOpener = {
+  readonly sealer: Sealer;
+  sessionKey(id: string, options?: SiteCall): Promise<SessionKey>;
+};
+
+/** The object of a manifest, and its id; an encrypted repository seals it under a session key. */
+export function encodeManifest(
+  manifest: Manifest,
+  sealing?: { readonly sealer: Sealer; readonly session: SessionKey },
+): {
   readonly id: string;
   readonly bytes: Uint8Array;
 } {
   const text = JSON.stringify(manifestSchema.parse(manifest));
-  const bytes = compressZstd(new TextEncoder().encode(text), COMPRESSION_LEVEL);
+  const packed = new Uint8Array(compressZstd(new TextEncoder().encode(text), COMPRESSION_LEVEL));
+  const { sealer, session } = sealing ?? { sealer: PLAIN_SEALER, session: undefined };
+  const bytes = sealer.sealObject("manifest", packed, session);
   if (bytes.length > OBJECT_SIZE_BYTES_MAX) {
     throw new AppError("refused", `The manifest of ${manifest.name} is too large to be stored.`, {
       guidance: "What the product keeps in the manifest must be smaller.",
@@ -103,9 +116,15 @@ export function encodeManifest(manifest: Manifest): {
 }
 
 /** A manifest from its object, which must have the hash that its name says. */
-export function decodeManifest(bytes: Uint8Array, id: string): Manifest {
+export function decodeManifest(
+  stored: Uint8Array,
+  id: string,
+  sealing?: { readonly sealer: Sealer; readonly session: SessionKey },
+): Manifest {
   const what = `Manifest ${id}`;
-  if (sha256Hex(bytes) !== id) throw damagedError(what, "does not match its name", { id });
+  if (sha256Hex(stored) !== id) throw damagedError(what, "does not match its name", { id });
+  const { sealer, session } = sealing ?? { sealer: PLAIN_SEALER, session: undefined };
+  const bytes = sealer.openObject("manifest", stored, what, session);
   const plain = decompressAtMost(bytes, OBJECT_SIZE_BYTES_MAX, what);
   const result = manifestSchema.safeParse(parseJson(plain));
   if (result.success) return result.data;
@@ -114,25 +133,43 @@ export function decodeManifest(bytes: Uint8Array, id: string): Manifest {
 }
 
 /**
- * The manifest of a backup; AppError `damaged` if its object is missing or not what it should be.
+ * The manifest of a backup; AppError `damaged` if its object is missing or not what it should be. In
+ * an encrypted repository the opener must have an identity that fits.
  *
  * @example
- * const manifest = await readManifest(site, backup);
+ * const manifest = await readManifest(site, backup, signal, source.opener);
  */
 export async function readManifest(
-  site: Site,
+  site: Pick<Site, "get">,
   record: Pick<BackupRecord, "backup" | "manifest">,
   signal?: AbortSignal,
+  opener?: ManifestOpener,
 ): Promise<Manifest> {
   const { id, birth } = record.manifest;
   const key = manifestKey(id, birth);
-  const bytes = await site.get(key, signal === undefined ? {} : { signal });
+  const call: SiteCall = signal === undefined ? {} : { signal };
+  const bytes = await site.get(key, call);
   if (bytes === undefined) throw damagedError(key, "is missing", { key });
-  const manifest = decodeManifest(bytes, id);
+  const sealing = await sealingOf(bytes, { key, opener, call });
+  const manifest = decodeManifest(bytes, id, sealing);
   if (manifest.backup !== record.backup) {
     throw damagedError(key, "belongs to another backup", { key, backup: manifest.backup });
   }
   return manifest;
+}
+
+async function sealingOf(
+  bytes: Uint8Array,
+  from: {
+    readonly key: string;
+    readonly opener: ManifestOpener | undefined;
+    readonly call: SiteCall;
+  },
+): Promise<{ readonly sealer: Sealer; readonly session: SessionKey } | undefined> {
+  const { key, opener, call } = from;
+  if (opener === undefined || opener.sealer.isPlain) return undefined;
+  const session = await opener.sessionKey(sessionOfManifest(bytes, key), call);
+  return { sealer: opener.sealer, session };
 }
 
 function parseJson(bytes: Uint8Array): unknown {

@@ -7,18 +7,21 @@ import assert from "node:assert/strict";
 import { sha256, SHA256_SIZE_BYTES, sha256Hex } from "../../base/hex.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "../../sites/site.ts";
 import { ByteReader, ByteWriter, damagedError } from "./bytes.ts";
+import { packKindNumber, readPackKind } from "./pack-kind.ts";
+import type { PackKind } from "./pack-kind.ts";
 import {
-  type Compression,
-  isCompressedEnough,
-  looksCompressible,
-  OWN_FRAME_BYTES_MIN,
-  sharedLevelOf,
-} from "./compression.ts";
+  decodeFrameSeal,
+  decodeOrigins,
+  encodeOrigins,
+  openFrame,
+  originsOf,
+  PLAIN_SEALER,
+  TAG_SIZE_BYTES,
+} from "./seal.ts";
+import type { FrameOrigin, FrameSeal, Sealer } from "./seal.ts";
 import { decompressExactly } from "./zstd.ts";
-import { compressedSizeMax, compressZstdInto } from "./zstd-context.ts";
 
-/** What a pack holds: contents of files, or nodes of trees. */
-export type PackKind = "data" | "metadata";
+export type { PackKind } from "./pack-kind.ts";
 
 /** How a frame is stored: 0 as is, 1 zstd. */
 export type FrameCodec = 0 | 1;
@@ -39,6 +42,8 @@ export type FrameRow = {
   /** First half of SHA-256 of the stored bytes; undefined where the id of the only chunk says it. */
   readonly checksum: Uint8Array | undefined;
   readonly chunks: readonly FrameChunk[];
+  /** In encrypted repositories: which key it is under. */
+  readonly seal?: FrameSeal;
 };
 
 /** The directory at the end of a pack. */
@@ -54,7 +59,11 @@ export type StoredFrame = {
   readonly rawLength: number;
   readonly storedLength?: number;
   readonly checksum?: Uint8Array | undefined;
+  readonly seal?: FrameSeal | undefined;
 };
+
+/** What opens one sealed frame: key, nonce and associated data, as `Sealer.frameOpening` gives them. */
+export type FrameOpening = Uint8Array;
 
 /** Raw bytes of one frame at most, which also bounds a chunk. */
 export const FRAME_RAW_BYTES_MAX = 4 * 1024 * 1024;
@@ -77,14 +86,15 @@ export const PACK_TRAILER_SIZE_BYTES = 16;
 /** Bytes of a frame's checksum. */
 export const FRAME_CHECKSUM_SIZE_BYTES = 16;
 
-/** Smaller chunks share a frame whatever is in them: a frame each would cost more than it saves. */
-const PROBED_CHUNK_SIZE_BYTES_MIN = 16 * 1024;
-const DIRECTORY_BYTES_PER_CHUNK = 36;
+/** Bytes of the directory for a chunk, about. */
+export const DIRECTORY_BYTES_PER_CHUNK = 36;
 const DIRECTORY_BYTES_PER_CHUNK_MAX = 64;
 const DIRECTORY_VERSION = 0;
-const PACK_KINDS: readonly PackKind[] = ["data", "metadata"];
+const SEALED_DIRECTORY_VERSION = 1;
 /** "ASTPACK0" */
 const TRAILER_MAGIC = Uint8Array.of(0x41, 0x53, 0x54, 0x50, 0x41, 0x43, 0x4b, 0x30);
+/** "ASTPACK1" */
+const SEALED_TRAILER_MAGIC = Uint8Array.of(0x41, 0x53, 0x54, 0x50, 0x41, 0x43, 0x4b, 0x31);
 
 assert(
   PACK_SIZE_BYTES_MAX +
@@ -101,186 +111,11 @@ export type SealedPack = {
   /** The whole object, in a buffer (perhaps a longer one) of its own that may be transferred. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly directory: PackDirectory;
+  /** In plain, also where the pack has it sealed. */
   readonly directoryBytes: Uint8Array;
   /** Hex SHA-256 of `bytes`, where somebody has computed it. */
   readonly sha256?: string;
 };
-
-/** What a `PackBuilder` is made with. */
-export type PackBuilderOptions = {
-  readonly kind: PackKind;
-  /** A pack is sealed when it has grown to this; it may pass it by one frame and its directory. */
-  readonly packSizeBytes: number;
-  /** Raw bytes of a frame that small chunks share. */
-  readonly frameSizeBytes?: number;
-  readonly compression: Compression;
-  /** 16 random bytes for each pack. */
-  readonly salt: () => Uint8Array;
-  /**
-   * A buffer of at least so many bytes for a pack to be, which then leaves with it. New memory costs
-   * more than all the copying here, so whoever makes many packs hands the same buffers out again.
-   */
-  readonly takeBuffer?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
-};
-
-/**
- * Gathers chunks into frames and frames into packs. A large chunk is a frame of its own, and a plain
- * one if it would not shrink: copied once and hashed once, as its id is the checksum. Small chunks
- * share frames.
- *
- * @example
- * const builder = new PackBuilder({ kind: "data", packSizeBytes: 32 << 20, compression, salt });
- * for (const chunk of chunks) { const full = builder.add(sha256(chunk), chunk); … }
- * const last = builder.finish();
- */
-export class PackBuilder {
-  readonly #kind: PackKind;
-  readonly #packSizeBytes: number;
-  readonly #frameSizeBytes: number;
-  readonly #compression: Compression;
-  readonly #salt: () => Uint8Array;
-  readonly #takeBuffer: ((sizeBytes: number) => Uint8Array<ArrayBuffer>) | undefined;
-  /** Stored frames of the pack that is open. */
-  #out: Uint8Array<ArrayBuffer> | undefined;
-  #outLength = 0;
-  #frames: FrameRow[] = [];
-  #chunkCount = 0;
-  /** Raw chunks of the frame that is open. */
-  readonly #gather: Uint8Array;
-  #gatherLength = 0;
-  #gathered: FrameChunk[] = [];
-
-  constructor(options: PackBuilderOptions) {
-    this.#frameSizeBytes = options.frameSizeBytes ?? FRAME_SIZE_BYTES_DEFAULT;
-    assert(options.packSizeBytes >= 1);
-    assert(options.packSizeBytes <= PACK_SIZE_BYTES_MAX);
-    assert(this.#frameSizeBytes >= 1);
-    assert(this.#frameSizeBytes <= FRAME_RAW_BYTES_MAX / 2);
-    this.#kind = options.kind;
-    this.#packSizeBytes = options.packSizeBytes;
-    this.#compression = options.compression;
-    this.#salt = options.salt;
-    this.#takeBuffer = options.takeBuffer;
-    this.#gather = new Uint8Array(Buffer.allocUnsafeSlow(2 * this.#frameSizeBytes).buffer);
-  }
-
-  /** Bytes that are in no sealed pack yet. */
-  get pendingBytes(): number {
-    return this.#outLength + this.#gatherLength;
-  }
-
-  /** Takes a copy of a chunk; returns the pack that became full by it. */
-  add(id: Uint8Array, bytes: Uint8Array): SealedPack | undefined {
-    assert.equal(id.length, SHA256_SIZE_BYTES);
-    assert(bytes.length > 0);
-    assert(bytes.length <= FRAME_RAW_BYTES_MAX);
-    const length = bytes.length;
-    if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
-      this.#storePlain(bytes, [{ id: new Uint8Array(id), offset: 0, length }]);
-    } else {
-      this.#gatherChunk(new Uint8Array(id), bytes);
-    }
-    this.#chunkCount += 1;
-    return this.#isFull() ? this.#seal() : undefined;
-  }
-
-  /** Seals what is pending; undefined if nothing is. */
-  finish(): SealedPack | undefined {
-    return this.#chunkCount === 0 ? undefined : this.#seal();
-  }
-
-  #isFull(): boolean {
-    const directoryBytes = this.#chunkCount * DIRECTORY_BYTES_PER_CHUNK;
-    return (
-      this.pendingBytes + directoryBytes >= this.#packSizeBytes ||
-      this.#chunkCount >= PACK_CHUNK_COUNT_MAX
-    );
-  }
-
-  #gatherChunk(id: Uint8Array, bytes: Uint8Array): void {
-    const length = bytes.length;
-    if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
-      this.#storeFrame(bytes, [{ id, offset: 0, length }], this.#compression.level);
-      return;
-    }
-    this.#gather.set(bytes, this.#gatherLength);
-    this.#gathered.push({ id, offset: this.#gatherLength, length });
-    this.#gatherLength += length;
-    if (this.#gatherLength >= this.#frameSizeBytes) this.#flushFrame();
-  }
-
-  #flushFrame(): void {
-    if (this.#gathered.length === 0) return;
-    const raw = this.#gather.subarray(0, this.#gatherLength);
-    this.#storeFrame(raw, this.#gathered, sharedLevelOf(this.#compression));
-    this.#gathered = [];
-    this.#gatherLength = 0;
-  }
-
-  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], level: number): void {
-    this.#out ??= this.#openBuffer();
-    const target = this.#out.subarray(this.#outLength);
-    const packedLength = compressZstdInto(target, raw, level);
-    if (isCompressedEnough(raw.length, packedLength)) {
-      this.#enterFrame(1, target.subarray(0, packedLength), raw.length, chunks);
-    } else {
-      this.#storePlain(raw, chunks);
-    }
-  }
-
-  #storePlain(raw: Uint8Array, chunks: readonly FrameChunk[]): void {
-    this.#out ??= this.#openBuffer();
-    this.#out.set(raw, this.#outLength);
-    this.#enterFrame(0, raw, raw.length, chunks);
-  }
-
-  /** The frame's stored bytes lie at the end of the open pack. */
-  #enterFrame(
-    codec: FrameCodec,
-    stored: Uint8Array,
-    rawLength: number,
-    chunks: readonly FrameChunk[],
-  ): void {
-    const offset = this.#outLength;
-    this.#outLength += stored.length;
-    const checksum = needsChecksum(codec, chunks.length) ? frameChecksum(stored) : undefined;
-    this.#frames.push({ offset, codec, storedLength: stored.length, rawLength, checksum, chunks });
-  }
-
-  #seal(): SealedPack {
-    this.#flushFrame();
-    const directory = {
-      kind: this.#kind,
-      salt: new Uint8Array(this.#salt()),
-      frames: this.#frames,
-    };
-    const directoryBytes = encodeDirectory(directory);
-    const pack = { id: packIdOf(directoryBytes), bytes: this.#closeBuffer(directoryBytes) };
-    this.#frames = [];
-    this.#outLength = 0;
-    this.#chunkCount = 0;
-    return { ...pack, kind: this.#kind, directory, directoryBytes };
-  }
-
-  #openBuffer(): Uint8Array<ArrayBuffer> {
-    const sizeBytes = this.#packSizeBytes + compressedSizeMax(FRAME_RAW_BYTES_MAX);
-    if (this.#takeBuffer !== undefined) return this.#takeBuffer(sizeBytes);
-    return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
-  }
-
-  /** The open pack as a whole object: in its own buffer, if that leaves with it, else in a copy. */
-  #closeBuffer(directoryBytes: Uint8Array): Uint8Array<ArrayBuffer> {
-    const out = this.#out;
-    assert(out !== undefined);
-    const sizeBytes = this.#outLength + directoryBytes.length + PACK_TRAILER_SIZE_BYTES;
-    if (this.#takeBuffer === undefined || sizeBytes > out.length) {
-      return assemblePack(out.subarray(0, this.#outLength), directoryBytes).bytes;
-    }
-    this.#out = undefined;
-    writeTail(out, this.#outLength, directoryBytes);
-    return out.subarray(0, sizeBytes);
-  }
-}
 
 /** The name of a pack in a site. */
 export function packKey(id: string, birth: number): string {
@@ -296,40 +131,67 @@ export function packKey(id: string, birth: number): string {
 export function assemblePack(
   frames: Uint8Array,
   directoryBytes: Uint8Array,
+  sealer: Sealer = PLAIN_SEALER,
 ): { readonly id: string; readonly bytes: Uint8Array<ArrayBuffer> } {
-  const directoryEnd = frames.length + directoryBytes.length;
-  const sizeBytes = directoryEnd + PACK_TRAILER_SIZE_BYTES;
+  const directory = sealer.sealObject("directory", plainArray(directoryBytes));
+  const sizeBytes = frames.length + directory.length + PACK_TRAILER_SIZE_BYTES;
   assert(sizeBytes <= OBJECT_SIZE_BYTES_MAX);
   const bytes = new Uint8Array(sizeBytes);
   bytes.set(frames, 0);
-  writeTail(bytes, frames.length, directoryBytes);
+  writeTail(bytes, frames.length, { directory, isSealed: !sealer.isPlain });
   return { id: packIdOf(directoryBytes), bytes };
 }
 
 /** Writes what follows the frames. */
-function writeTail(target: Uint8Array, framesEnd: number, directoryBytes: Uint8Array): void {
-  const directoryEnd = framesEnd + directoryBytes.length;
-  target.set(directoryBytes, framesEnd);
+export function writeTail(
+  target: Uint8Array,
+  framesEnd: number,
+  { directory, isSealed }: { readonly directory: Uint8Array; readonly isSealed: boolean },
+): void {
+  const directoryEnd = framesEnd + directory.length;
+  target.set(directory, framesEnd);
   const trailer = new DataView(target.buffer, target.byteOffset + directoryEnd);
-  trailer.setUint32(0, directoryBytes.length, true);
+  trailer.setUint32(0, directory.length, true);
   trailer.setUint32(4, 0, true);
-  target.set(TRAILER_MAGIC, directoryEnd + 8);
+  target.set(isSealed ? SEALED_TRAILER_MAGIC : TRAILER_MAGIC, directoryEnd + 8);
+}
+
+/** True if bytes end as packs of encrypted repositories do. */
+export function isSealedPack(bytes: Uint8Array): boolean {
+  const magic = bytes.subarray(-SEALED_TRAILER_MAGIC.length);
+  return Buffer.compare(magic, SEALED_TRAILER_MAGIC) === 0;
+}
+
+/** The same bytes, of which the compiler knows that no thread shares them. */
+export function plainArray(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return bytes.buffer instanceof ArrayBuffer
+    ? (bytes as Uint8Array<ArrayBuffer>)
+    : new Uint8Array(bytes);
 }
 
 /** The bytes of a directory; offsets are not stored, they are the sums of what comes before. */
 export function encodeDirectory(directory: PackDirectory): Uint8Array<ArrayBuffer> {
   assert.equal(directory.salt.length, SALT_SIZE_BYTES);
   const writer = new ByteWriter(1024 + 64 * directory.frames.length);
-  writer.u8(DIRECTORY_VERSION);
-  writer.u8(PACK_KINDS.indexOf(directory.kind));
+  const isSealed = directory.frames.some(({ seal }) => seal !== undefined);
+  const { origins, numberOf } = originsOf(directory.frames);
+  writer.u8(isSealed ? SEALED_DIRECTORY_VERSION : DIRECTORY_VERSION);
+  writer.u8(packKindNumber(directory.kind));
   writer.raw(directory.salt);
+  if (isSealed) encodeOrigins(writer, origins);
   writer.varint(directory.frames.length);
   for (const frame of directory.frames) {
     writer.u8(frame.codec);
     writer.varint(frame.storedLength);
     writer.varint(frame.rawLength);
+    assert.equal(frame.seal !== undefined, isSealed);
+    if (frame.seal !== undefined) {
+      writer.varint(numberOf(frame.seal.origin));
+      writer.varint(frame.seal.number);
+    }
     writer.varint(frame.chunks.length);
-    assert.equal(frame.checksum !== undefined, needsChecksum(frame.codec, frame.chunks.length));
+    const isChecked = isSealed || needsChecksum(frame.codec, frame.chunks.length);
+    assert.equal(frame.checksum !== undefined, isChecked);
     if (frame.checksum !== undefined) writer.raw(frame.checksum);
     for (const chunk of frame.chunks) {
       assert.equal(chunk.id.length, SHA256_SIZE_BYTES);
@@ -343,14 +205,17 @@ export function encodeDirectory(directory: PackDirectory): Uint8Array<ArrayBuffe
 /** A directory back from its bytes, with offsets; AppError `damaged` that names `what`. */
 export function decodeDirectory(bytes: Uint8Array, what: string): PackDirectory {
   const reader = new ByteReader(bytes, what);
-  if (reader.u8() !== DIRECTORY_VERSION) throw reader.damaged("has an unknown version");
+  const version = reader.u8();
+  const isSealed = version === SEALED_DIRECTORY_VERSION;
+  if (version !== DIRECTORY_VERSION && !isSealed) throw reader.damaged("has an unknown version");
   const kind = readPackKind(reader);
   const salt = reader.raw(SALT_SIZE_BYTES);
+  const origins = isSealed ? decodeOrigins(reader, kind) : undefined;
   const frameCount = reader.varint();
   const frames: FrameRow[] = [];
   let offset = 0;
   for (let index = 0; index < frameCount; index++) {
-    const frame = decodeFrameRow(reader, offset);
+    const frame = decodeFrameRow(reader, offset, origins);
     frames.push(frame);
     offset += frame.storedLength;
   }
@@ -383,27 +248,49 @@ export function directoryRange(
 }
 
 /** Opens a whole pack: trailer, id, directory and lengths are checked, frames are not decoded. */
-export function openPack(bytes: Uint8Array, expectedId: string, what: string): PackDirectory {
-  const directoryBytes = cutDirectory(bytes, what);
+export function openPack(
+  bytes: Uint8Array,
+  expectedId: string,
+  what: string,
+  sealer: Sealer = PLAIN_SEALER,
+): PackDirectory {
+  const storedDirectory = cutStoredDirectory(bytes, { what, isSealed: !sealer.isPlain });
+  const directoryBytes = sealer.openObject("directory", storedDirectory, what);
   if (packIdOf(directoryBytes) !== expectedId) {
     throw damagedError(what, "has a directory that does not match its name", { expectedId });
   }
   const directory = decodeDirectory(directoryBytes, what);
   const storedBytes = directory.frames.reduce((sum, frame) => sum + frame.storedLength, 0);
-  if (storedBytes + directoryBytes.length + PACK_TRAILER_SIZE_BYTES !== bytes.length) {
+  if (storedBytes + storedDirectory.length + PACK_TRAILER_SIZE_BYTES !== bytes.length) {
     throw damagedError(what, "is not as long as its frames and directory");
   }
   return directory;
 }
 
-/** The directory's bytes from the end of a pack (all of it or what `directoryRange` names). */
-export function cutDirectory(tail: Uint8Array, what: string): Uint8Array {
+/**
+ * The plain bytes of the directory from the end of a pack (all of it or what `directoryRange` names);
+ * whether they are those of the pack's id is left to the caller.
+ */
+export function cutDirectory(
+  tail: Uint8Array,
+  what: string,
+  sealer: Sealer = PLAIN_SEALER,
+): Uint8Array {
+  const stored = cutStoredDirectory(tail, { what, isSealed: !sealer.isPlain });
+  return sealer.openObject("directory", stored, what);
+}
+
+function cutStoredDirectory(
+  tail: Uint8Array,
+  { what, isSealed }: { readonly what: string; readonly isSealed: boolean },
+): Uint8Array {
   if (tail.length < PACK_TRAILER_SIZE_BYTES) throw damagedError(what, "is too short for a pack");
   const trailerOffset = tail.length - PACK_TRAILER_SIZE_BYTES;
   const reader = new ByteReader(tail.subarray(trailerOffset), what);
   const directoryLength = reader.u32();
   if (reader.u32() !== 0) throw reader.damaged("has a trailer with unknown bits");
-  if (Buffer.compare(reader.raw(TRAILER_MAGIC.length), TRAILER_MAGIC) !== 0) {
+  const magic = isSealed ? SEALED_TRAILER_MAGIC : TRAILER_MAGIC;
+  if (Buffer.compare(reader.raw(magic.length), magic) !== 0) {
     throw reader.damaged("does not end as a pack does");
   }
   if (directoryLength > trailerOffset) throw reader.damaged("has a directory longer than itself");
@@ -411,40 +298,58 @@ export function cutDirectory(tail: Uint8Array, what: string): Uint8Array {
 }
 
 /**
- * The raw bytes of a frame: a view of `stored` for codec 0, else fresh. Checks what the row tells;
- * the chunk ids are left to the caller, who cuts the chunks.
+ * The raw bytes of a frame: a view of `stored` for codec 0 of a plain repository, else fresh. Checks
+ * what the row tells; the chunk ids are left to the caller, who cuts the chunks. A sealed frame needs
+ * its opening, whose tag proves the bytes: its checksum is for those who cannot open it.
  */
-export function decodeFrame(stored: Uint8Array, row: StoredFrame, what: string): Uint8Array {
+export function decodeFrame(
+  stored: Uint8Array,
+  row: StoredFrame,
+  what: string,
+  opening?: FrameOpening,
+): Uint8Array {
   if (row.storedLength !== undefined && stored.length !== row.storedLength) {
     throw damagedError(what, `has ${stored.length} stored bytes instead of ${row.storedLength}`);
   }
-  if (row.checksum !== undefined && Buffer.compare(frameChecksum(stored), row.checksum) !== 0) {
-    throw damagedError(what, "does not match its checksum");
+  if (opening === undefined && row.checksum !== undefined) {
+    assert(row.seal === undefined, "a sealed frame is opened with its key");
+    const isRight = Buffer.compare(frameChecksum(stored), row.checksum) === 0;
+    if (!isRight) throw damagedError(what, "does not match its checksum");
   }
   if (row.rawLength > FRAME_RAW_BYTES_MAX) {
     throw damagedError(what, `claims ${row.rawLength} raw bytes, more than a frame may have`);
   }
-  if (row.codec === 1) return decompressExactly(stored, row.rawLength, what);
-  if (stored.length !== row.rawLength) {
-    throw damagedError(what, `has ${stored.length} bytes instead of ${row.rawLength}`);
+  const packed = opening === undefined ? stored : openFrame(stored, opening, what);
+  if (row.codec === 1) return decompressExactly(packed, row.rawLength, what);
+  if (packed.length !== row.rawLength) {
+    throw damagedError(what, `has ${packed.length} bytes instead of ${row.rawLength}`);
   }
-  return stored;
+  return packed;
 }
 
-/** The number of a pack's kind in the format. */
-export function packKindNumber(kind: PackKind): number {
-  return PACK_KINDS.indexOf(kind);
-}
-
-/** Reads the number of a pack's kind. */
-export function readPackKind(reader: ByteReader): PackKind {
-  const kind = PACK_KINDS[reader.u8()];
-  if (kind === undefined) throw reader.damaged("has an unknown kind of pack");
-  return kind;
+/**
+ * True if the stored bytes of a frame are those of its row in the directory, as far as that shows
+ * without opening it: by its checksum, or by the id of its only chunk.
+ */
+export function isStoredFrame(
+  stored: Uint8Array,
+  row: Pick<FrameRow, "storedLength" | "checksum" | "chunks" | "seal">,
+  sealer: Sealer = PLAIN_SEALER,
+): boolean {
+  if (stored.length !== row.storedLength) return false;
+  const { checksum, chunks, seal } = row;
+  if (checksum === undefined) {
+    return chunks[0] !== undefined && Buffer.compare(sha256(stored), chunks[0].id) === 0;
+  }
+  const found = seal === undefined ? frameChecksum(stored) : sealer.frameChecksum(stored, seal);
+  return Buffer.compare(found, checksum) === 0;
 }
 
 /** Reads codec, stored length and raw length, as directories and index segments write them. */
-export function readFrameLengths(reader: ByteReader): {
+export function readFrameLengths(
+  reader: ByteReader,
+  isSealed = false,
+): {
   readonly codec: FrameCodec;
   readonly storedLength: number;
   readonly rawLength: number;
@@ -455,18 +360,27 @@ export function readFrameLengths(reader: ByteReader): {
   const rawLength = reader.varint();
   if (rawLength > FRAME_RAW_BYTES_MAX) throw reader.damaged("has a frame of more than 4 MiB");
   if (storedLength > OBJECT_SIZE_BYTES_MAX) throw reader.damaged("has a frame larger than a pack");
-  if (codec === 0 && storedLength !== rawLength) {
+  if (isSealed && storedLength < TAG_SIZE_BYTES) {
+    throw reader.damaged("has a frame that is shorter than its tag");
+  }
+  if (codec === 0 && storedLength !== rawLength + (isSealed ? TAG_SIZE_BYTES : 0)) {
     throw reader.damaged("has a plain frame with two lengths");
   }
   return { codec, storedLength, rawLength };
 }
 
-function decodeFrameRow(reader: ByteReader, offset: number): FrameRow {
-  const { codec, storedLength, rawLength } = readFrameLengths(reader);
+function decodeFrameRow(
+  reader: ByteReader,
+  offset: number,
+  origins: readonly FrameOrigin[] | undefined,
+): FrameRow {
+  const { codec, storedLength, rawLength } = readFrameLengths(reader, origins !== undefined);
+  const seal = origins === undefined ? undefined : decodeFrameSeal(reader, origins);
   const chunkCount = reader.varint();
-  const checksum = needsChecksum(codec, chunkCount)
-    ? reader.raw(FRAME_CHECKSUM_SIZE_BYTES)
-    : undefined;
+  const checksum =
+    seal !== undefined || needsChecksum(codec, chunkCount)
+      ? reader.raw(FRAME_CHECKSUM_SIZE_BYTES)
+      : undefined;
   const chunks: FrameChunk[] = [];
   let chunkOffset = 0;
   for (let index = 0; index < chunkCount; index++) {
@@ -476,5 +390,6 @@ function decodeFrameRow(reader: ByteReader, offset: number): FrameRow {
     chunkOffset += length;
   }
   if (chunkOffset !== rawLength) throw reader.damaged("has a frame whose chunks do not fill it");
-  return { offset, codec, storedLength, rawLength, checksum, chunks };
+  const row = { offset, codec, storedLength, rawLength, checksum, chunks };
+  return seal === undefined ? row : { ...row, seal };
 }

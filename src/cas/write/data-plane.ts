@@ -17,7 +17,7 @@ import type { ContentCheck, ContentChecks, Finding } from "./content-check.ts";
 import { Chunker } from "../format/chunker.ts";
 import type { ChunkerSettings } from "../format/chunker.ts";
 import { boundsOfAverage } from "../format/chunker-reference.ts";
-import { PackBuilder } from "../format/pack.ts";
+import { PackBuilder } from "../format/pack-builder.ts";
 import type { SealedPack } from "../format/pack.ts";
 
 /** A chunk that a file must still have, or the resumed read proves nothing. */

@@ -5,7 +5,7 @@
  */
 import { sha256 } from "../../base/hex.ts";
 import type { ChunkLookup, FoundPlace } from "./chunk-lookup.ts";
-import { PackBuilder } from "../format/pack.ts";
+import { PackBuilder } from "../format/pack-builder.ts";
 import type { SealedPack } from "../format/pack.ts";
 import type { UploadQueue } from "./upload-queue.ts";
 

@@ -9,7 +9,8 @@ import { textFromPath } from "../../base/path.ts";
 import type { BackupContext } from "./backup-context.ts";
 import { SETTLE_PAUSE_MS, SETTLE_PAUSE_MS_MAX, SETTLE_WAIT_MS_MAX } from "./backup-settings.ts";
 import type { ForeignChunk } from "./claims.ts";
-import { PackBuilder, SALT_SIZE_BYTES } from "../format/pack.ts";
+import { PackBuilder } from "../format/pack-builder.ts";
+import { SALT_SIZE_BYTES } from "../format/pack.ts";
 import type { SealedPack } from "../format/pack.ts";
 import type { UseTable } from "./use-table.ts";
 

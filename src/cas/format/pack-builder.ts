@@ -1,0 +1,230 @@
+/**
+ * Packs as they are made: chunks are gathered into frames, frames compressed (and sealed) into packs.
+ */
+import assert from "node:assert/strict";
+import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
+import {
+  type Compression,
+  isCompressedEnough,
+  looksCompressible,
+  OWN_FRAME_BYTES_MIN,
+  sharedLevelOf,
+} from "./compression.ts";
+import {
+  assemblePack,
+  DIRECTORY_BYTES_PER_CHUNK,
+  encodeDirectory,
+  FRAME_RAW_BYTES_MAX,
+  FRAME_SIZE_BYTES_DEFAULT,
+  frameChecksum,
+  needsChecksum,
+  PACK_CHUNK_COUNT_MAX,
+  PACK_SIZE_BYTES_MAX,
+  PACK_TRAILER_SIZE_BYTES,
+  packIdOf,
+  plainArray,
+  writeTail,
+} from "./pack.ts";
+import type { FrameChunk, FrameCodec, FrameRow, SealedPack } from "./pack.ts";
+import type { PackKind } from "./pack-kind.ts";
+import { PackSealer, PLAIN_SEALER, TAG_SIZE_BYTES } from "./seal.ts";
+import type { FrameSealing } from "./seal.ts";
+import { compressedSizeMax, compressZstdInto } from "./zstd-context.ts";
+
+/** Smaller chunks share a frame whatever is in them: a frame each would cost more than it saves. */
+const PROBED_CHUNK_SIZE_BYTES_MIN = 16 * 1024;
+
+/** What a `PackBuilder` is made with. */
+export type PackBuilderOptions = {
+  readonly kind: PackKind;
+  /** A pack is sealed when it has grown to this; it may pass it by one frame and its directory. */
+  readonly packSizeBytes: number;
+  /** Raw bytes of a frame that small chunks share. */
+  readonly frameSizeBytes?: number;
+  readonly compression: Compression;
+  /** 16 random bytes for each pack. */
+  readonly salt: () => Uint8Array;
+  /** How frames are sealed; undefined in plain repositories. */
+  readonly sealing?: FrameSealing | undefined;
+  /**
+   * A buffer of at least so many bytes for a pack to be, which then leaves with it. New memory costs
+   * more than all the copying here, so whoever makes many packs hands the same buffers out again.
+   */
+  readonly takeBuffer?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
+};
+
+/**
+ * Gathers chunks into frames and frames into packs. A large chunk is a frame of its own, and a plain
+ * one if it would not shrink: copied once and hashed once, as its id is the checksum. Small chunks
+ * share frames.
+ *
+ * @example
+ * const builder = new PackBuilder({ kind: "data", packSizeBytes: 32 << 20, compression, salt });
+ * for (const chunk of chunks) { const full = builder.add(sha256(chunk), chunk); … }
+ * const last = builder.finish();
+ */
+export class PackBuilder {
+  readonly #kind: PackKind;
+  readonly #packSizeBytes: number;
+  readonly #frameSizeBytes: number;
+  readonly #compression: Compression;
+  readonly #salt: () => Uint8Array;
+  readonly #takeBuffer: ((sizeBytes: number) => Uint8Array<ArrayBuffer>) | undefined;
+  /** Stored frames of the pack that is open. */
+  #out: Uint8Array<ArrayBuffer> | undefined;
+  #outLength = 0;
+  #frames: FrameRow[] = [];
+  #chunkCount = 0;
+  readonly #sealing: FrameSealing | undefined;
+  /** Of the pack that is open. */
+  #sealer: PackSealer | undefined;
+  /** Raw chunks of the frame that is open. */
+  readonly #gather: Uint8Array;
+  #gatherLength = 0;
+  #gathered: FrameChunk[] = [];
+
+  constructor(options: PackBuilderOptions) {
+    this.#frameSizeBytes = options.frameSizeBytes ?? FRAME_SIZE_BYTES_DEFAULT;
+    assert(options.packSizeBytes >= 1);
+    assert(options.packSizeBytes <= PACK_SIZE_BYTES_MAX);
+    assert(this.#frameSizeBytes >= 1);
+    assert(this.#frameSizeBytes <= FRAME_RAW_BYTES_MAX / 2);
+    this.#kind = options.kind;
+    this.#packSizeBytes = options.packSizeBytes;
+    this.#compression = options.compression;
+    this.#salt = options.salt;
+    this.#sealing = options.sealing;
+    this.#takeBuffer = options.takeBuffer;
+    this.#gather = new Uint8Array(Buffer.allocUnsafeSlow(2 * this.#frameSizeBytes).buffer);
+  }
+
+  /** Bytes that are in no sealed pack yet. */
+  get pendingBytes(): number {
+    return this.#outLength + this.#gatherLength;
+  }
+
+  /** Takes a copy of a chunk; returns the pack that became full by it. */
+  add(id: Uint8Array, bytes: Uint8Array): SealedPack | undefined {
+    assert.equal(id.length, SHA256_SIZE_BYTES);
+    assert(bytes.length > 0);
+    assert(bytes.length <= FRAME_RAW_BYTES_MAX);
+    const length = bytes.length;
+    if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
+      this.#storePlain(bytes, [{ id: new Uint8Array(id), offset: 0, length }]);
+    } else {
+      this.#gatherChunk(new Uint8Array(id), bytes);
+    }
+    this.#chunkCount += 1;
+    return this.#isFull() ? this.#seal() : undefined;
+  }
+
+  /** Seals what is pending; undefined if nothing is. */
+  finish(): SealedPack | undefined {
+    return this.#chunkCount === 0 ? undefined : this.#seal();
+  }
+
+  #isFull(): boolean {
+    const directoryBytes = this.#chunkCount * DIRECTORY_BYTES_PER_CHUNK;
+    return (
+      this.pendingBytes + directoryBytes >= this.#packSizeBytes ||
+      this.#chunkCount >= PACK_CHUNK_COUNT_MAX
+    );
+  }
+
+  #gatherChunk(id: Uint8Array, bytes: Uint8Array): void {
+    const length = bytes.length;
+    if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
+      this.#storeFrame(bytes, [{ id, offset: 0, length }], this.#compression.level);
+      return;
+    }
+    this.#gather.set(bytes, this.#gatherLength);
+    this.#gathered.push({ id, offset: this.#gatherLength, length });
+    this.#gatherLength += length;
+    if (this.#gatherLength >= this.#frameSizeBytes) this.#flushFrame();
+  }
+
+  #flushFrame(): void {
+    if (this.#gathered.length === 0) return;
+    const raw = this.#gather.subarray(0, this.#gatherLength);
+    this.#storeFrame(raw, this.#gathered, sharedLevelOf(this.#compression));
+    this.#gathered = [];
+    this.#gatherLength = 0;
+  }
+
+  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], level: number): void {
+    this.#out ??= this.#openBuffer();
+    const target = this.#out.subarray(this.#outLength);
+    const packedLength = compressZstdInto(target, raw, level);
+    if (isCompressedEnough(raw.length, packedLength)) {
+      this.#enterFrame(1, target.subarray(0, packedLength), raw.length, chunks);
+    } else {
+      this.#storePlain(raw, chunks);
+    }
+  }
+
+  #storePlain(raw: Uint8Array, chunks: readonly FrameChunk[]): void {
+    this.#out ??= this.#openBuffer();
+    // Sealing puts the bytes there, so that they are not copied twice.
+    if (this.#sealing === undefined) this.#out.set(raw, this.#outLength);
+    this.#enterFrame(0, raw, raw.length, chunks);
+  }
+
+  /** The frame's bytes lie at the end of the open pack, unless it is sealed. */
+  #enterFrame(
+    codec: FrameCodec,
+    stored: Uint8Array,
+    rawLength: number,
+    chunks: readonly FrameChunk[],
+  ): void {
+    const offset = this.#outLength;
+    if (this.#sealing !== undefined) {
+      assert(this.#out !== undefined);
+      this.#sealer ??= new PackSealer(this.#sealing, this.#kind, new Uint8Array(this.#salt()));
+      const sealed = this.#sealer.seal(this.#out.subarray(offset), stored, this.#frames.length);
+      this.#outLength += sealed.storedLength;
+      this.#frames.push({ offset, codec, rawLength, chunks, ...sealed });
+      return;
+    }
+    this.#outLength += stored.length;
+    const checksum = needsChecksum(codec, chunks.length) ? frameChecksum(stored) : undefined;
+    this.#frames.push({ offset, codec, storedLength: stored.length, rawLength, checksum, chunks });
+  }
+
+  #seal(): SealedPack {
+    this.#flushFrame();
+    const directory = {
+      kind: this.#kind,
+      salt: this.#sealer?.origin.salt ?? new Uint8Array(this.#salt()),
+      frames: this.#frames,
+    };
+    const directoryBytes = encodeDirectory(directory);
+    const pack = { id: packIdOf(directoryBytes), bytes: this.#closeBuffer(directoryBytes) };
+    this.#frames = [];
+    this.#sealer = undefined;
+    this.#outLength = 0;
+    this.#chunkCount = 0;
+    return { ...pack, kind: this.#kind, directory, directoryBytes };
+  }
+
+  #openBuffer(): Uint8Array<ArrayBuffer> {
+    const tagBytes = this.#sealing === undefined ? 0 : TAG_SIZE_BYTES;
+    const sizeBytes = this.#packSizeBytes + compressedSizeMax(FRAME_RAW_BYTES_MAX) + tagBytes;
+    if (this.#takeBuffer !== undefined) return this.#takeBuffer(sizeBytes);
+    return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
+  }
+
+  /** The open pack as a whole object: in its own buffer, if that leaves with it, else in a copy. */
+  #closeBuffer(directoryBytes: Uint8Array): Uint8Array<ArrayBuffer> {
+    const out = this.#out;
+    assert(out !== undefined);
+    const sealer = this.#sealing?.sealer ?? PLAIN_SEALER;
+    const tail = sealer.sealObject("directory", plainArray(directoryBytes));
+    const sizeBytes = this.#outLength + tail.length + PACK_TRAILER_SIZE_BYTES;
+    if (this.#takeBuffer === undefined || sizeBytes > out.length) {
+      return assemblePack(out.subarray(0, this.#outLength), directoryBytes, sealer).bytes;
+    }
+    this.#out = undefined;
+    writeTail(out, this.#outLength, { directory: tail, isSealed: !sealer.isPlain });
+    return out.subarray(0, sizeBytes);
+  }
+}
