@@ -125,7 +125,7 @@ async function runMember(
   await using opened = await Member.open({
     config,
     doors,
-    site,
+    sites: [{ name: site.name, firstRole: "primary", open: async () => site }],
     product: createFilesProduct({
       type: "files",
       root: pathFromText(settings.target ?? settings.source),

@@ -21,7 +21,8 @@ import type { OperationContext } from "./operations.ts";
 import type { PhaseKey } from "./phase-run.ts";
 import { PhaseRun } from "./phase-run.ts";
 import { ProgressBoard } from "./progress-board.ts";
-import type { JsonValue, NodeStoredAnswer } from "./protocol.ts";
+import { announceMirrors } from "./mirror-operation.ts";
+import type { JsonValue, LeaseMirror, NodeStoredAnswer } from "./protocol.ts";
 import { nodeStoredSchema } from "./protocol.ts";
 import { withSoundIndex } from "./sound-index.ts";
 
@@ -46,6 +47,7 @@ type Attempt = {
   readonly started: string;
   readonly id: string;
   readonly name: string;
+  readonly mirrors: readonly LeaseMirror[];
 };
 
 /** Runs a backup with as many attempts as configured. */
@@ -70,6 +72,7 @@ export async function runBackup(
         started,
         id,
         name: request.name ?? started,
+        mirrors: await announceMirrors(parts, context.signal),
       });
     } catch (thrown) {
       context.signal.throwIfAborted();
@@ -134,6 +137,7 @@ async function runAttempt(
         cluster: config.cluster,
         product: parts.product.kind,
         self: parts.self,
+        mirrors: options.mirrors,
         patienceMs: config.nodePatienceMs,
         leaseTimeMs: config.leaseTimeMs,
         board,

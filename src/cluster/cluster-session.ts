@@ -7,12 +7,11 @@ import type { Doors } from "../base/doors.ts";
 import { AppError, toAppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
 import { entryHash } from "../cas/log/entry.ts";
-import type { Repository } from "../cas/log/repository.ts";
 import type { NodeAddress } from "./network.ts";
 import { callNode } from "./network.ts";
 import type { OperationContext } from "./operations.ts";
 import type { ProgressBoard } from "./progress-board.ts";
-import type { HelloAnswer, JsonValue, RestoreChoiceOfNode } from "./protocol.ts";
+import type { HelloAnswer, JsonValue, LeaseMirror, RestoreChoiceOfNode } from "./protocol.ts";
 import {
   helloAnswerSchema,
   jsonSchema,
@@ -21,6 +20,7 @@ import {
   PROTOCOL_VERSION,
   releaseAnswerSchema,
 } from "./protocol.ts";
+import type { OpenSite } from "./site-views.ts";
 
 /** One try of a short call. */
 const SHORT_CALL_TIMEOUT_MS = 30_000;
@@ -29,7 +29,10 @@ const PHASE_CALL_TIMEOUT_MS = 24 * 3_600_000;
 
 export type SessionOptions = {
   readonly doors: Doors;
-  readonly repository: Repository;
+  /** The site that all nodes work on. */
+  readonly site: OpenSite;
+  /** Of a backup: who else gets its packs. */
+  readonly mirrors?: readonly LeaseMirror[];
   readonly context: OperationContext;
   readonly kind: "backup" | "restore";
   readonly cluster: string;
@@ -158,8 +161,11 @@ export class ClusterSession implements AsyncDisposable {
   }
 
   async #greet(nodes: readonly NodeAddress[], mayMiss: boolean): Promise<void> {
-    const { repository, context, cluster, version } = this.#options;
-    const body = { protocol: PROTOCOL_VERSION, cluster, version };
+    const { site, context, cluster, version } = this.#options;
+    const { repository } = site;
+    const called = `${site.name} (${repository.site.location})`;
+    const asked = { id: site.id, called };
+    const body = { protocol: PROTOCOL_VERSION, cluster, version, site: asked };
     const answers = new Map<NodeAddress, HelloAnswer>();
     await Promise.all(
       nodes.map(async (node) => {
@@ -197,7 +203,7 @@ export class ClusterSession implements AsyncDisposable {
 
   /** Same repository, same site, and heads that lie on one chain. */
   async #mustSeeTheSame(node: NodeAddress, answer: HelloAnswer): Promise<void> {
-    const { repository } = this.#options;
+    const { repository } = this.#options.site;
     const state = repository.state;
     const here = `${repository.site.location} (repository ${state.repositoryId}, site ${state.siteId})`;
     const there = `${answer.location} (repository ${answer.repository}, site ${answer.site})`;
@@ -241,11 +247,13 @@ export class ClusterSession implements AsyncDisposable {
   }
 
   async #takeLeases(): Promise<void> {
-    const { context, kind, self, restoreOf } = this.#options;
+    const { context, kind, self, restoreOf, site, mirrors = [] } = this.#options;
     const body = {
       operation: context.id,
       lease: this.#lease,
       kind,
+      site: site.id,
+      mirrors: mirrors.map((mirror) => ({ ...mirror })),
       coordinator: self.address,
       ttlMs: this.#options.leaseTimeMs,
     };

@@ -9,11 +9,17 @@ import type { Product } from "../products/product.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { MemberConfig } from "./member-config.ts";
 import type { NodeAddress } from "./network.ts";
+import type { SiteSet } from "./site-set.ts";
+import type { OpenSite } from "./site-views.ts";
 
-/** The coordinator's side of a member. */
+/** The coordinator's side of a member, for one operation on one site. */
 export type CoordinatorParts = {
   readonly config: MemberConfig;
   readonly doors: Doors;
+  /** All sites of this node. */
+  readonly sites: SiteSet;
+  /** The site that this operation works on, and what it is there. */
+  readonly site: OpenSite;
   readonly repository: Repository;
   readonly product: Product;
   readonly version: string;

@@ -12,7 +12,7 @@ export type MemberConfig = {
   /** This node's name; one of `nodes`. */
   readonly node: string;
   readonly nodes: readonly NodeAddress[];
-  /** The node's own folder: `catalog.sqlite`, `operations.sqlite`. */
+  /** The node's own folder: catalogs, `operations.sqlite`. */
   readonly dataFolder: string;
   /** Where products may put captures; on the file system of the data. */
   readonly scratchFolder: string;
@@ -27,6 +27,7 @@ export type MemberConfig = {
     readonly owner: "recorded" | "parent" | "none";
     readonly concurrency: number;
   };
+  /** Of sites that have none of their own. */
   readonly retention: RetentionPolicy;
   readonly undoWindowMs: number;
   /** How long a lease lives when its coordinator is silent. */

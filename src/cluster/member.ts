@@ -9,14 +9,12 @@ import { AppError, toAppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
 import type { BackupArchive, BackupArchiveRequest } from "../cas/read/archive-backup.ts";
 import { archiveBackup } from "../cas/read/archive-backup.ts";
-import { Catalog } from "../cas/catalog/catalog.ts";
-import { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { FrameDecoder } from "../cas/format/frame-decoder.ts";
 import type { OpenLanes } from "../cas/read/restore-lanes.ts";
 import type { DataPlane } from "../cas/write/plane.ts";
-import { Repository } from "../cas/log/repository.ts";
+import type { RepositoryHeader } from "../cas/format/header.ts";
+import type { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
-import type { Site } from "../sites/site.ts";
 import { runBackup } from "./backup-operation.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf, summarize } from "./backup-summary.ts";
@@ -28,13 +26,16 @@ import type { MemberConfig } from "./member-config.ts";
 import { handleClaimCall } from "./claim-calls.ts";
 import type { NodeAddress } from "./network.ts";
 import { NodeService } from "./node-service.ts";
-import type { OperationKind, OperationRecord } from "./operations.ts";
+import type { OperationContext, OperationKind, OperationRecord } from "./operations.ts";
 import { Operations } from "./operations.ts";
 import { parseRequest, runningRequestSchema } from "./protocol.ts";
 import type { JsonValue, PhaseEvent } from "./protocol.ts";
 import type { ClusterRestorePlan, RestoreRequest } from "./restore-operation.ts";
 import { planRestore, runRestore } from "./restore-operation.ts";
 import { sweepScratchFolder } from "./scratch-folder.ts";
+import type { ConfiguredSite } from "./site-set.ts";
+import { SiteSet } from "./site-set.ts";
+import type { OpenSite, Readable } from "./site-views.ts";
 import type { ClusterStatus } from "./status.ts";
 import { clusterStatus } from "./status.ts";
 
@@ -42,11 +43,12 @@ import { clusterStatus } from "./status.ts";
 export type MemberOptions = {
   readonly config: MemberConfig;
   readonly doors: Doors;
-  readonly site: Site;
+  /** In the order of preference. */
+  readonly sites: readonly ConfiguredSite[];
   readonly product: Product;
   readonly version: string;
-  /** The write path: workers, or inline in the simulator. */
-  readonly openPlane: () => DataPlane;
+  /** The write path for the chunks of a repository: workers, or inline in the simulator. */
+  readonly openPlane: (header: RepositoryHeader) => DataPlane;
   /** The threads of a restore; in this one, as in the simulator, unless told. */
   readonly openLanes?: OpenLanes;
   /** How frames are decoded; in line, as in the simulator, unless told. */
@@ -54,29 +56,23 @@ export type MemberOptions = {
   readonly signal?: AbortSignal;
 };
 
-/** Bytes of decoded frames that one chunk source keeps. */
-const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
-
-/** How often `list` asks the log for news. */
-const CATCH_UP_INTERVAL_MS = 1_000;
+/** How often `list` asks the logs for news. */
+const LOOK_INTERVAL_MS = 1_000;
 
 /** One node of a cluster; see the file's header. */
 export class Member implements AsyncDisposable {
   readonly operations: Operations;
   readonly config: MemberConfig;
-  readonly #options: MemberOptions;
-  readonly #parts: CoordinatorParts;
+  readonly sites: SiteSet;
+  readonly #parts: Omit<CoordinatorParts, "site" | "repository" | "openSource">;
   readonly #node: NodeService;
-  readonly #catalog: Catalog;
   readonly #database: Database;
   readonly #claims = new Map<string, ClaimTable>();
-  #caughtUpAt = Number.NEGATIVE_INFINITY;
 
-  private constructor(options: MemberOptions, catalog: Catalog, repository: Repository) {
+  private constructor(options: MemberOptions, sites: SiteSet) {
     const { config, doors } = options;
-    this.#options = options;
     this.config = config;
-    this.#catalog = catalog;
+    this.sites = sites;
     this.#database = doors.databases.open(joinPath(config.dataFolder, "operations.sqlite"));
     this.operations = new Operations({
       database: this.#database,
@@ -84,52 +80,43 @@ export class Member implements AsyncDisposable {
       random: doors.random,
       coordinator: config.node,
     });
-    const openSource = (): ChunkSource =>
-      new ChunkSource({
-        site: repository.site,
-        index: repository.index,
-        state: () => repository.state,
-        concurrency: config.restore.concurrency,
-        cacheBytes: SOURCE_CACHE_BYTES,
-        ...(options.decode === undefined ? {} : { decode: options.decode }),
-      });
     this.#parts = {
       config,
       doors,
-      repository,
+      sites,
       product: options.product,
       version: options.version,
       self: mustFindSelf(config),
       claims: this.#claims,
       claimsDatabase: () => doors.databases.open(joinPath(config.dataFolder, "claims.sqlite")),
-      openSource,
     };
-    this.#node = new NodeService({ ...options, repository, catalog, openSource });
+    this.#node = new NodeService({ ...options, sites });
   }
 
-  /** Opens the node's catalog and the repository; refuses a site that is not the one it knows. */
+  /** Opens the node's sites. One that answers is enough; what is wrong with the others is shown. */
   static async open(options: MemberOptions): Promise<Member> {
     const { config, doors } = options;
     sweepScratchFolder(doors.files, config.scratchFolder);
-    const catalog = Catalog.open(doors.databases, joinPath(config.dataFolder, "catalog.sqlite"));
+    const sites = new SiteSet({
+      sites: options.sites,
+      doors,
+      node: config.node,
+      dataFolder: config.dataFolder,
+      concurrency: config.restore.concurrency,
+      ...(options.decode === undefined ? {} : { decode: options.decode }),
+    });
     try {
-      const repository = await Repository.open({
-        site: options.site,
-        catalog,
-        doors,
-        node: config.node,
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-      });
-      return new Member(options, catalog, repository);
+      await sites.begin(options.signal);
+      return new Member(options, sites);
     } catch (thrown) {
-      catalog[Symbol.dispose]();
+      await sites[Symbol.asyncDispose]();
       throw thrown;
     }
   }
 
-  /** This node's view of the repository. */
+  /** This node's view of the repository: at the primary, else at the best site that it knows. */
   get repository(): Repository {
-    return this.#parts.repository;
+    return this.sites.current.repository;
   }
 
   /** Answers a call from another node (or this one). Errors say that it was this node that spoke. */
@@ -156,34 +143,39 @@ export class Member implements AsyncDisposable {
   startBackup(request: { readonly name?: string } = {}): OperationRecord {
     this.#mustBeAlone("backup");
     return this.operations.start("backup", { ...request }, async (context) => {
-      return (await runBackup(this.#parts, context, request)) as unknown as JsonValue;
+      const parts = this.#partsOn(await this.sites.primary(context.signal));
+      return (await runBackup(parts, context, request)) as unknown as JsonValue;
     });
   }
 
-  planRestore(request: RestoreRequest, signal: AbortSignal): Promise<ClusterRestorePlan> {
-    return planRestore(this.#parts, request, signal);
+  async planRestore(request: RestoreRequest, signal: AbortSignal): Promise<ClusterRestorePlan> {
+    const { site } = await this.sites.readable(signal);
+    return await planRestore(this.#partsOn(site), request, signal);
   }
 
   startRestore(request: RestoreRequest): OperationRecord {
     this.#mustBeAlone("restore");
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
     return this.operations.start("restore", journaled, async (context) => {
-      return (await runRestore(this.#parts, context, request)) as unknown as JsonValue;
+      const parts = this.#partsOn(await this.#readFrom(context));
+      return (await runRestore(parts, context, request)) as unknown as JsonValue;
     });
   }
 
   startCleanup(request: CleanupRequest = {}): OperationRecord {
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
-    return this.operations.start("cleanup", journaled, (context) =>
-      runCleanupOperation(this.#parts, context, request, this.#endedOperations()),
-    );
+    return this.operations.start("cleanup", journaled, async (context) => {
+      const parts = this.#partsOn(await this.sites.primary(context.signal));
+      return await runCleanupOperation(parts, context, request, this.#endedOperations());
+    });
   }
 
   /** Verifies backups, or with `database` what the running database has of one. */
   startVerify(request: VerifyRequest): OperationRecord {
-    return this.operations.start("verify", { ...request }, (context) =>
-      runVerifyOperation(this.#parts, context, request),
-    );
+    return this.operations.start("verify", { ...request }, async (context) => {
+      const parts = this.#partsOn(await this.#readFrom(context));
+      return await runVerifyOperation(parts, context, request);
+    });
   }
 
   /** Forgets (`delete`), brings back (`undelete`), pins or unpins backups by name or id. */
@@ -192,50 +184,53 @@ export class Member implements AsyncDisposable {
     request: { readonly backups: readonly string[]; readonly reason?: string },
   ): OperationRecord {
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
-    return this.operations.start(kind, journaled, (context) =>
-      runMarkOperation(this.#parts, context, kind, request),
-    );
+    return this.operations.start(kind, journaled, async (context) => {
+      const parts = this.#partsOn(await this.sites.primary(context.signal));
+      return await runMarkOperation(parts, context, kind, request);
+    });
   }
 
   /** All backups of the repository, oldest first; forgotten ones too if asked. */
   async listBackups(
     options: { readonly forgotten?: boolean; readonly signal?: AbortSignal } = {},
   ): Promise<BackupSummary[]> {
-    await this.#catchUp(options.signal);
-    return summarize(this.#parts.repository.state, {
+    const { site } = await this.#readable(options.signal);
+    return summarize(site.repository.state, {
       retention: this.config.retention,
-      site: this.#options.site.name,
+      site: site.name,
       forgotten: options.forgotten ?? false,
     });
   }
 
   /** One backup with its nodes and problems. */
   async showBackup(wanted: string, signal?: AbortSignal): Promise<BackupDetail> {
-    await this.#catchUp(signal);
-    return detailOf(this.#parts.repository, wanted, {
+    const { site } = await this.#readable(signal);
+    return await detailOf(site.repository, wanted, {
       retention: this.config.retention,
       cluster: this.config.cluster,
-      site: this.#options.site.name,
+      site: site.name,
     });
   }
 
   /** A backup's files as one archive, straight from the site: no node is asked. */
   async archive(request: BackupArchiveRequest, signal: AbortSignal): Promise<BackupArchive> {
-    await this.#catchUp(signal);
-    const { repository, openSource } = this.#parts;
+    const { site } = await this.#readable(signal);
+    const { repository, openSource } = site;
     const { cluster } = this.config;
     return await archiveBackup(request, { repository, source: openSource(), cluster }, signal);
   }
 
-  status(signal: AbortSignal): Promise<ClusterStatus> {
-    return clusterStatus(this.#parts, this.operations, this.#node, signal);
+  async status(signal: AbortSignal): Promise<ClusterStatus> {
+    const now = await this.sites.look(signal, { maxAgeMs: LOOK_INTERVAL_MS });
+    const parts = this.#partsOn(this.sites.current);
+    return await clusterStatus(parts, this.operations, this.#node, { now, signal });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.operations.settle();
     await this.#node.close();
     this.#database.close();
-    this.#catalog[Symbol.dispose]();
+    await this.sites[Symbol.asyncDispose]();
   }
 
   async #answer(
@@ -271,11 +266,21 @@ export class Member implements AsyncDisposable {
     }
   }
 
-  async #catchUp(signal?: AbortSignal): Promise<void> {
-    const now = this.#options.doors.clock.monotonic();
-    if (now - this.#caughtUpAt < CATCH_UP_INTERVAL_MS) return;
-    await this.#parts.repository.catchUp(signal);
-    this.#caughtUpAt = now;
+  #partsOn(site: OpenSite): CoordinatorParts {
+    const { repository, openSource } = site;
+    return { ...this.#parts, site, repository, openSource };
+  }
+
+  /** Where to read for somebody who waits: what was seen a moment ago will do. */
+  async #readable(signal?: AbortSignal): Promise<Readable> {
+    return await this.sites.readable(signal, { maxAgeMs: LOOK_INTERVAL_MS });
+  }
+
+  /** Where an operation reads; it says so if that is not the primary. */
+  async #readFrom(context: OperationContext): Promise<OpenSite> {
+    const { site, notice } = await this.sites.readable(context.signal);
+    if (notice !== undefined) context.say(notice);
+    return site;
   }
 
   /** One backup or restore per coordinator at a time: a second would only meet the first one's leases. */

@@ -11,8 +11,10 @@ import type { NodePhaseContext, Phase } from "../products/product.ts";
 import type { Leased } from "./lease.ts";
 import { LeaseHolder } from "./lease.ts";
 import { NodeBackupSession } from "./node-backup.ts";
-import type { NodeParts } from "./node-parts.ts";
+import type { NodeBase, NodeParts } from "./node-parts.ts";
+import { nodePartsOn } from "./node-parts.ts";
 import { placeOnNode, planOnNode } from "./node-restore.ts";
+import { bringStatCache, mirrorTargets } from "./node-sites.ts";
 import { isDamaged, withSoundIndex, worthAnotherAttempt } from "./sound-index.ts";
 import { callNode } from "./network.ts";
 import type { HelloAnswer, JsonValue, PhaseEvent, PhaseRequest } from "./protocol.ts";
@@ -37,6 +39,10 @@ type Work = {
 
 type Under = {
   readonly lease: Leased;
+  /** On the site that the lease names. */
+  readonly parts: NodeParts;
+  /** What must have happened before the first phase. */
+  readonly ready: Promise<void>;
   readonly works: Map<string, Work>;
   /** Phases that must run before the lease is over, whatever happens. */
   readonly due: Set<string>;
@@ -45,18 +51,20 @@ type Under = {
   session: { readonly attempt: number; readonly backup: NodeBackupSession } | undefined;
 };
 
+/** A node that is only greeted shows what it saw so long ago. */
+const HELLO_LOOK_MS = 1_000;
 /** How long the holder of a lease may take to say whether its operation still runs. */
 const ASK_TIMEOUT_MS = 5_000;
 
 /** Handles the node methods of the wire protocol. */
 export class NodeService {
-  readonly #parts: NodeParts;
+  readonly #base: NodeBase;
   readonly #leases: LeaseHolder;
   #under: Under | undefined;
 
-  constructor(parts: NodeParts) {
-    this.#parts = parts;
-    this.#leases = new LeaseHolder(parts.doors.clock);
+  constructor(base: NodeBase) {
+    this.#base = base;
+    this.#leases = new LeaseHolder(base.doors.clock);
   }
 
   /** The operation that holds this node's lease. */
@@ -72,7 +80,7 @@ export class NodeService {
 
   async hello(body: unknown): Promise<HelloAnswer> {
     const request = parseRequest(helloRequestSchema, "hello", body);
-    const { config, repository, version, product } = this.#parts;
+    const { config, sites, version, product } = this.#base;
     if (request.cluster !== config.cluster) {
       throw new AppError(
         "refused",
@@ -87,7 +95,12 @@ export class NodeService {
         { guidance: "Bring all nodes to one version; then run the command again." },
       );
     }
-    const state = await repository.catchUp();
+    const { site: asked } = request;
+    const site =
+      asked === undefined
+        ? (await sites.readable(undefined, { maxAgeMs: HELLO_LOOK_MS })).site
+        : await sites.bySiteId(asked.id, { called: asked.called });
+    const { state } = site.repository;
     const zone = config.nodes.find((node) => node.name === config.node)?.zone ?? "";
     return {
       node: config.node,
@@ -98,14 +111,16 @@ export class NodeService {
       product: product.kind,
       repository: state.repositoryId,
       site: state.siteId,
-      location: repository.site.location,
+      location: site.repository.site.location,
       head: { sequence: state.sequence, hash: state.entryHash },
+      sites: sites.opened.map(({ id }) => id),
       lease: this.lease ?? null,
     };
   }
 
   async takeLease(body: unknown): Promise<JsonValue> {
     const request = parseRequest(leaseRequestSchema, "lease", body);
+    const site = await this.#base.sites.bySiteId(request.site);
     try {
       await this.#leases.take(request);
     } catch (thrown) {
@@ -114,8 +129,16 @@ export class NodeService {
     }
     if (this.#under?.lease.request.lease !== request.lease) {
       const lease = this.#leases.use(request.lease);
+      const parts = nodePartsOn(this.#base, site);
+      const ready =
+        request.kind === "backup"
+          ? bringStatCache(parts, site.id, lease.signal)
+          : Promise.resolve();
+      ready.catch(() => undefined); // the first phase throws it
       const under: Under = {
         lease,
+        parts,
+        ready,
         works: new Map(),
         due: new Set(),
         problems: [],
@@ -134,7 +157,7 @@ export class NodeService {
     let isRunning: boolean;
     try {
       const { running } = await callNode(
-        this.#parts.doors,
+        this.#base.doors,
         { name: "coordinator", address: held.coordinator, zone: "" },
         {
           method: "running",
@@ -168,7 +191,7 @@ export class NodeService {
     const isOurs = under?.lease.request.lease === request.lease;
     try {
       if (request.backup !== null && isOurs) {
-        await this.#parts.repository.catchUp();
+        await under.parts.repository.catchUp();
         under.session?.backup.committed(request.backup);
       }
     } catch (thrown) {
@@ -214,8 +237,9 @@ export class NodeService {
 
   async plan(body: unknown, signal: AbortSignal): Promise<JsonValue> {
     const request = parseRequest(planRequestSchema, "plan", body);
-    const plan = () => planOnNode(this.#parts, request, signal);
-    return { volumes: await withSoundIndex(this.#parts.repository, signal, plan) };
+    const site = await this.#base.sites.bySiteId(request.site, { signal });
+    const plan = () => planOnNode(nodePartsOn(this.#base, site), request, signal);
+    return { volumes: await withSoundIndex(site.repository, signal, plan) };
   }
 
   async #runPhase(
@@ -223,7 +247,9 @@ export class NodeService {
     request: PhaseRequest,
     emit: (event: PhaseEvent) => void,
   ): Promise<JsonValue> {
+    const { parts } = under;
     const signal = under.lease.signal;
+    await under.ready;
     switch (request.name) {
       case "store": {
         const input = parseRequest(storeInputSchema, "store", request.input);
@@ -238,8 +264,8 @@ export class NodeService {
       case "place": {
         const input = parseRequest(placeInputSchema, "place", request.input);
         const context = this.#context(under, request, input.product, emit);
-        const place = () => placeOnNode(this.#parts, { input, context, emit, signal });
-        return withSoundIndex(this.#parts.repository, signal, place);
+        const place = () => placeOnNode(parts, { input, context, emit, signal });
+        return withSoundIndex(parts.repository, signal, place);
       }
       default:
         return this.#runProductPhase(under, request, emit);
@@ -252,7 +278,7 @@ export class NodeService {
       return await work();
     } catch (thrown) {
       if (!isDamaged(thrown)) throw thrown;
-      await this.#parts.repository.rebuildIndex(under.lease.signal);
+      await under.parts.repository.rebuildIndex(under.lease.signal);
       throw worthAnotherAttempt(thrown);
     }
   }
@@ -262,7 +288,7 @@ export class NodeService {
     request: PhaseRequest,
     emit: (event: PhaseEvent) => void,
   ): Promise<JsonValue> {
-    const { product } = this.#parts;
+    const { product } = this.#base;
     const kind = under.lease.request.kind;
     const phases: readonly Phase[] =
       kind === "backup" ? product.backupPhases : product.restorePhases;
@@ -278,26 +304,14 @@ export class NodeService {
     makeFolders(context.doors.files, context.scratch);
     // What a second attempt will trust is not known before it stores.
     const knowsStored = kind === "backup" && request.attempt === 0;
-    const result = await phase.run(knowsStored ? this.#withStored(context) : context);
+    const result = await phase.run(knowsStored ? withStored(under.parts, context) : context);
     if (always) under.due.delete(phase.name);
     return result as JsonValue;
   }
 
-  #withStored(context: NodePhaseContext): NodePhaseContext {
-    const { catalog, config, repository } = this.#parts;
-    const stored = new StoredFiles({
-      catalog,
-      state: () => repository.state,
-      node: config.node,
-      operation: context.operation,
-      settings: config.backup,
-    });
-    return { ...context, isStored: (volume, path, stat) => stored.isStored(volume, path, stat) };
-  }
-
   /** What a product has begun on this node it ends here, though its coordinator may be dead. */
   async #runDue(under: Under): Promise<void> {
-    const { product } = this.#parts;
+    const { product } = this.#base;
     const { request } = under.lease;
     const phases = request.kind === "backup" ? product.backupPhases : product.restorePhases;
     for (const phase of phases) {
@@ -320,7 +334,7 @@ export class NodeService {
     input: JsonValue,
     emit: (event: PhaseEvent) => void,
   ): NodePhaseContext {
-    const { config, doors } = this.#parts;
+    const { config, doors } = this.#base;
     const { restore } = under.lease.request;
     return {
       doors,
@@ -342,9 +356,11 @@ export class NodeService {
     emit: (event: PhaseEvent) => void,
   ): Promise<NodeBackupSession> {
     await under.session?.backup.close();
-    const backup = await NodeBackupSession.open(this.#parts, {
-      lease: under.lease,
+    const { lease, parts } = under;
+    const backup = await NodeBackupSession.open(parts, {
+      lease,
       lookUpAll,
+      mirrors: await mirrorTargets(parts, lease.request.mirrors, lease.signal),
       emit,
     });
     under.session = { attempt, backup };
@@ -363,11 +379,14 @@ export class NodeService {
   }
 
   async #cleanUp(under: Under): Promise<void> {
-    await Promise.allSettled([...under.works.values()].map((work) => work.result));
+    await Promise.allSettled([
+      under.ready,
+      ...[...under.works.values()].map((work) => work.result),
+    ]);
     try {
       await under.session?.backup.close();
       await this.#runDue(under);
-      const { config, doors } = this.#parts;
+      const { config, doors } = this.#base;
       removeFolder(doors.files, joinPath(config.scratchFolder, under.lease.request.operation));
     } catch (thrown) {
       under.problems.push(toAppError(thrown).message);
@@ -376,6 +395,18 @@ export class NodeService {
       if (this.#under === under) this.#under = undefined;
     }
   }
+}
+
+function withStored(parts: NodeParts, context: NodePhaseContext): NodePhaseContext {
+  const { catalog, config, repository } = parts;
+  const stored = new StoredFiles({
+    catalog,
+    state: () => repository.state,
+    node: config.node,
+    operation: context.operation,
+    settings: config.backup,
+  });
+  return { ...context, isStored: (volume, path, stat) => stored.isStored(volume, path, stat) };
 }
 
 function alwaysNames(phases: readonly Phase[]): string[] {

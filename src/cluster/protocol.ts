@@ -10,10 +10,12 @@ import { segmentRefSchema } from "../cas/log/entry.ts";
 import { treeRootSchema } from "../cas/format/tree.ts";
 
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** A lease is renewed so many times within its time to live. */
 export const LEASE_RENEWAL_COUNT = 4;
+/** Sites that a lease names. */
+const SITE_COUNT_MAX = 100;
 /** Ids in one claim request. */
 export const CLAIM_BATCH_COUNT_MAX = 4_096;
 
@@ -46,6 +48,8 @@ export const helloRequestSchema = z.looseObject({
   protocol: z.number().int(),
   cluster: z.string(),
   version: z.string(),
+  /** The site that the operation works on: its id, and how the coordinator calls it. */
+  site: z.looseObject({ id: z.string(), called: z.string() }).optional(),
 });
 export const helloAnswerSchema = z.strictObject({
   node: z.string(),
@@ -55,9 +59,12 @@ export const helloAnswerSchema = z.strictObject({
   cluster: z.string(),
   product: z.string(),
   repository: z.string(),
+  /** The site that was asked for, else the one that the node reads from. */
   site: z.string(),
   location: z.string(),
   head: headSchema,
+  /** All sites that this node has reached. */
+  sites: z.array(randomId),
   lease: z.union([z.null(), z.strictObject({ operation: z.string(), kind: z.string() })]),
 });
 /** What a node says of itself. */
@@ -72,10 +79,22 @@ export const restoreChoiceSchema = z.strictObject({
 
 export type RestoreChoiceOfNode = z.infer<typeof restoreChoiceSchema>;
 
+/** A mirror that gets the packs of a backup beside its site, under the birth that was read there. */
+export const leaseMirrorSchema = z.strictObject({
+  site: randomId,
+  name: z.string(),
+  birth: z.number().int().min(0),
+});
+export type LeaseMirror = z.infer<typeof leaseMirrorSchema>;
+
 export const leaseRequestSchema = z.strictObject({
   operation: randomId,
   lease: randomId,
   kind: z.enum(["backup", "restore"]),
+  /** The id of the site that all of it works on. */
+  site: randomId,
+  /** Of a backup: who else gets its packs. */
+  mirrors: z.array(leaseMirrorSchema).max(SITE_COUNT_MAX),
   restore: restoreChoiceSchema.exactOptional(),
   coordinator: z.string(),
   ttlMs: z.number().int().positive(),
@@ -110,6 +129,7 @@ export const phaseRequestSchema = z.strictObject({
 export type PhaseRequest = z.infer<typeof phaseRequestSchema>;
 
 export const planRequestSchema = z.strictObject({
+  site: randomId,
   backup: randomId,
   from: z.string(),
   paths: z.array(z.string()),

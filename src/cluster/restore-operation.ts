@@ -97,7 +97,7 @@ export async function planRestore(
           node,
           {
             method: "plan",
-            body: { backup: backup.backup, from: pair.from, ...restore },
+            body: { site: parts.site.id, backup: backup.backup, from: pair.from, ...restore },
             answer: planAnswerSchema,
           },
           { timeoutMs: PLAN_TIMEOUT_MS, patienceMs: 10_000, signal },

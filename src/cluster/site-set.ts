@@ -7,19 +7,20 @@
  */
 import type { Doors } from "../base/doors.ts";
 import { AppError, toAppError } from "../base/error.ts";
-import type { Catalog } from "../cas/catalog/catalog.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { FrameDecoder } from "../cas/format/frame-decoder.ts";
 import type { EntryBodies } from "../cas/log/entry.ts";
 import { readHeader } from "../cas/log/header-object.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { Roles } from "../cas/log/state.ts";
-import { areBetterRoles, newestComplete } from "../cas/log/state.ts";
+import { areBetterRoles } from "../cas/log/state.ts";
 import { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { Site } from "../sites/site.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
 import type { FoundSite, SiteRole } from "./site-roles.ts";
 import { bestOf, planRoles } from "./site-roles.ts";
+import type { OpenSite, Readable, SeenSite, SitesNow } from "./site-views.ts";
+import { byFreshness, viewSites } from "./site-views.ts";
 import { within } from "./within.ts";
 
 /** A site that the configuration names. */
@@ -33,49 +34,6 @@ export type ConfiguredSite = {
   readonly open: () => Promise<Site>;
 };
 
-/** A site that is open. */
-export type OpenSite = {
-  readonly name: string;
-  readonly id: string;
-  readonly repository: Repository;
-  readonly catalog: Catalog;
-  /** Reads chunks through this node's index of this site. */
-  readonly openSource: () => ChunkSource;
-};
-
-/** One site as it was found at the last look. */
-export type SiteView = {
-  readonly name: string;
-  /** `closed`: its log has ended; undefined: nobody knows yet. */
-  readonly role: SiteRole | "closed" | undefined;
-  /** Its id, where it was ever seen. */
-  readonly id: string | undefined;
-  readonly location: string | undefined;
-  /** Of its `role` entry, else of its configuration. */
-  readonly retention: RetentionPolicy | undefined;
-  /** False for a site that the roles name and this node cannot reach. */
-  readonly isConfigured: boolean;
-  /** Set if it answered. */
-  readonly open: OpenSite | undefined;
-  /** Why it did not, or may not be used. */
-  readonly error: AppError | undefined;
-};
-
-/** All sites at one look. */
-export type SitesNow = {
-  /** The best `role` entry; undefined while nobody has spoken. */
-  readonly roles: Roles | undefined;
-  /** Configured ones in their order, then those that only the roles name. */
-  readonly sites: readonly SiteView[];
-};
-
-/** A site to read from. */
-export type Readable = {
-  readonly site: OpenSite;
-  /** Why it is not the primary, in words. */
-  readonly notice?: string;
-};
-
 export type SiteSetOptions = {
   /** In the order of preference; at least one. */
   readonly sites: readonly ConfiguredSite[];
@@ -83,7 +41,6 @@ export type SiteSetOptions = {
   readonly node: string;
   /** The node's own folder, where catalogs lie. */
   readonly dataFolder: string;
-  readonly cluster: string;
   /** Of the chunk sources. */
   readonly concurrency: number;
   readonly decode?: FrameDecoder;
@@ -152,6 +109,20 @@ export class SiteSet implements AsyncDisposable {
     const open = this.opened.find(({ id }) => id === primary?.id) ?? this.opened[0];
     if (open !== undefined) return open;
     throw new AppError("unavailable", "No site has answered yet.");
+  }
+
+  /** Waits until one site answers; throws what is wrong with the first if none does. */
+  async begin(signal?: AbortSignal): Promise<void> {
+    const now = await this.look(signal);
+    if (now.sites.some(({ open }) => open !== undefined)) return;
+    if (this.#slots.length > 1) {
+      // What takes long the first time goes on meanwhile.
+      const tries = this.names.map((name) => this.repository(name, signal));
+      const any = await Promise.any(tries).catch(() => undefined);
+      if (any !== undefined) return;
+    }
+    signal?.throwIfAborted();
+    throw this.#slots[0]!.failed?.error ?? new AppError("unavailable", "No site has answered.");
   }
 
   /** The site of a name, opened and caught up. Waits as long as the site's own retries do. */
@@ -380,48 +351,13 @@ export class SiteSet implements AsyncDisposable {
       this.#catalogs.roles,
       ...this.opened.map(({ repository }) => repository.state.roles),
     ]);
-    const first = this.#slots.find(({ configured }) => configured.firstRole === "primary");
-    const views = this.#slots.map((slot, index): SiteView => {
-      const { configured } = slot;
-      const id =
-        this.#idOf(slot) ?? roles?.sites.find(({ name }) => name === configured.name)?.site;
-      const row = roles?.sites.find(({ site }) => site === id);
+    const seen = this.#slots.map((slot, index): SeenSite => {
+      const { name, firstRole, retention } = slot.configured;
+      const { open, location } = slot;
       const error = errors[index];
-      const isClosed = slot.open?.repository.state.closed !== undefined;
-      const firstRole = slot === (first ?? this.#slots[0]) ? "primary" : configured.firstRole;
-      const unspoken = roles === undefined ? firstRole : "mirror";
-      return {
-        name: configured.name,
-        role: isClosed
-          ? "closed"
-          : (row?.role ?? (configured.firstRole === "archive" ? "archive" : unspoken)),
-        id,
-        location: slot.location ?? row?.location,
-        retention: row?.retention ?? configured.retention,
-        isConfigured: true,
-        open: error === undefined ? slot.open : undefined,
-        error,
-      };
+      return { name, firstRole, retention, id: this.#idOf(slot), location, open, error };
     });
-    const elsewhere = (roles?.sites ?? []).filter(
-      ({ site }) => !views.some(({ id }) => id === site),
-    );
-    return {
-      roles,
-      sites: [
-        ...views,
-        ...elsewhere.map((row): SiteView => ({
-          name: row.name,
-          role: row.role,
-          id: row.site,
-          location: row.location,
-          retention: row.retention,
-          isConfigured: false,
-          open: undefined,
-          error: this.#lacking(row.site, `${row.name} (${row.location})`),
-        })),
-      ],
-    };
+    return { roles, sites: viewSites(roles, seen, (id, called) => this.#lacking(id, called)) };
   }
 
   /** Sites that answered at their last look. */
@@ -487,22 +423,13 @@ export class SiteSet implements AsyncDisposable {
   }
 }
 
-function bodyOf({ sequence: _, ...body }: Roles): EntryBodies["role"] {
-  return body;
+function bodyOf({ epoch, primary, sites, reason }: Roles): EntryBodies["role"] {
+  return { epoch, primary, sites, reason };
 }
 
 function nameIn(roles: Roles | undefined, id: string): string | undefined {
   const row = roles?.sites.find(({ site }) => site === id);
   return row === undefined ? undefined : `${row.name} (${row.location})`;
-}
-
-/** Mirrors before archives, then whoever has the newest backup. */
-function byFreshness(a: SiteView, b: SiteView): number {
-  const rank = ({ role }: SiteView): number => (role === "archive" || role === "closed" ? 1 : 0);
-  const newest = ({ open }: SiteView): string =>
-    open === undefined ? "" : (newestComplete(open.repository.state)?.ended ?? "");
-  if (rank(a) !== rank(b)) return rank(a) - rank(b);
-  return newest(a) < newest(b) ? 1 : newest(a) > newest(b) ? -1 : 0;
 }
 
 /** The promise, or the signal's reason, whichever is first. */

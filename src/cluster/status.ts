@@ -8,6 +8,7 @@ import { callNode } from "./network.ts";
 import type { NodeService } from "./node-service.ts";
 import type { OperationRecord, Operations } from "./operations.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
+import type { SitesNow } from "./site-views.ts";
 
 /** The answer of `astacus status`. */
 export type ClusterStatus = {
@@ -53,11 +54,12 @@ export async function clusterStatus(
   parts: CoordinatorParts,
   operations: Operations,
   node: NodeService,
-  signal: AbortSignal,
+  options: { readonly now: SitesNow; readonly signal: AbortSignal },
 ): Promise<ClusterStatus> {
+  const { now, signal } = options;
   const { config, repository, doors, version, product } = parts;
-  const siteError = await failureOf(() => repository.catchUp(signal), signal);
   const { state } = repository;
+  const siteError = now.sites.find(({ id }) => id === state.siteId)?.error?.message;
   const newest = newestComplete(state, config.cluster);
   const nodes = await Promise.all(
     config.nodes.map(async (one) => {
@@ -113,18 +115,4 @@ export async function clusterStatus(
     ...(node.lease === undefined ? {} : { lease: node.lease }),
     nodes,
   };
-}
-
-/** What went wrong, in words: a status that cannot read the log says so, and the rest. */
-async function failureOf(
-  work: () => Promise<unknown>,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  try {
-    await work();
-    return undefined;
-  } catch (thrown) {
-    signal.throwIfAborted();
-    return toAppError(thrown).message;
-  }
 }

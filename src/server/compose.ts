@@ -18,10 +18,11 @@ import { decodeFrameAside } from "../cas/format/frame-decoder.ts";
 import { openPlane } from "../cas/write/plane.ts";
 import type { MemberConfig } from "../cluster/member-config.ts";
 import { Member } from "../cluster/member.ts";
+import type { ConfiguredSite } from "../cluster/site-set.ts";
 import { checkSource } from "../products/content-checks.ts";
 import { createProduct } from "../products/create-product.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
-import type { Config } from "./config.ts";
+import type { Config, SiteConfig } from "./config.ts";
 import { createHttpNetwork } from "./http-network.ts";
 import type { HttpNetworkOptions } from "./http-network.ts";
 import { openSite } from "./open-site.ts";
@@ -29,7 +30,8 @@ import { openSite } from "./open-site.ts";
 /** A member with what it stands on; disposing it closes all. */
 export type OpenNode = AsyncDisposable & {
   readonly member: Member;
-  readonly counters: CountingSite;
+  /** Of the sites that are open, in the order of the configuration. */
+  readonly counters: () => readonly CountingSite[];
 };
 
 /** The doors of this machine; other nodes are called with the token and authority of the moment. */
@@ -44,49 +46,62 @@ export function openDoors(network: Omit<HttpNetworkOptions, "clock">): Doors {
   };
 }
 
-/** Opens the site, the repository and the member of a configuration. */
+/** Opens the sites, their repositories and the member of a configuration. */
 export async function openNode(
   config: Config,
   options: { readonly doors: Doors; readonly version: string; readonly signal: AbortSignal },
 ): Promise<OpenNode> {
   const { doors, version, signal } = options;
   makeFolders(doors.files, config.self.data, 0o700);
-  const { site, counters } = await openSite(config.sites[0], doors);
-  try {
-    const product = createProduct(config.self.product);
-    const { scratchFolder } = product;
-    const memberConfig = {
-      ...memberConfigOf(config),
-      ...(scratchFolder === undefined ? {} : { scratchFolder }),
-    };
-    const member: Member = await Member.open({
-      config: memberConfig,
-      doors,
-      site,
-      product,
-      version,
-      // Called by operations only, when the member and so the repository's header are there.
-      openPlane: () =>
-        openPlane(doors, chunkerOf(member.repository.header.chunker), {
-          ...memberConfig.backup,
-          contentChecks: checkSource,
-        }),
-      decode: decodeFrameAside,
-      openLanes: openWorkerLanes,
-      signal,
-    });
-    return {
-      member,
-      counters,
-      async [Symbol.asyncDispose]() {
-        await member[Symbol.asyncDispose]();
-        await site[Symbol.asyncDispose]();
-      },
-    };
-  } catch (thrown) {
-    await site[Symbol.asyncDispose]();
-    throw thrown;
-  }
+  const product = createProduct(config.self.product);
+  const { scratchFolder } = product;
+  const memberConfig = {
+    ...memberConfigOf(config),
+    ...(scratchFolder === undefined ? {} : { scratchFolder }),
+  };
+  const counters = new Map<string, CountingSite>();
+  const member = await Member.open({
+    config: memberConfig,
+    doors,
+    sites: config.sites.map((site, index) => configuredSite(site, { index, doors, counters })),
+    product,
+    version,
+    openPlane: ({ chunker }) =>
+      openPlane(doors, chunkerOf(chunker), {
+        ...memberConfig.backup,
+        contentChecks: checkSource,
+      }),
+    decode: decodeFrameAside,
+    openLanes: openWorkerLanes,
+    signal,
+  });
+  return {
+    member,
+    counters: () => config.sites.flatMap(({ name }) => counters.get(name) ?? []),
+    [Symbol.asyncDispose]: () => member[Symbol.asyncDispose](),
+  };
+}
+
+/** A site as the cluster's layer opens it; its counters show when it was opened. */
+function configuredSite(
+  config: SiteConfig,
+  options: {
+    readonly index: number;
+    readonly doors: Doors;
+    readonly counters: Map<string, CountingSite>;
+  },
+): ConfiguredSite {
+  const { index, doors, counters } = options;
+  return {
+    name: config.name,
+    firstRole: config.role ?? (index === 0 ? "primary" : "mirror"),
+    ...(config.retention === undefined ? {} : { retention: config.retention }),
+    async open() {
+      const opened = await openSite(config, doors);
+      counters.set(config.name, opened.counters);
+      return opened.site;
+    },
+  };
 }
 
 /** What the cluster's layer is told of a configuration. */

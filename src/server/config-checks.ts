@@ -73,6 +73,11 @@ function checkSites(value: unknown): Finding[] {
       findings.push({ path: ["sites", index, lacking], text });
     }
   }
+  const isPrimary = sites.map((site) => childOf(site, "role") === "primary");
+  if (isPrimary.filter(Boolean).length > 1) {
+    const path = ["sites", isPrimary.lastIndexOf(true), "role"];
+    findings.push({ path, text: "one site is the primary; the rest are mirrors or archives" });
+  }
   const primary = childOf(value, "primary");
   const known = names.filter((name) => typeof name === "string");
   if (typeof primary === "string" && !known.includes(primary)) {

@@ -7,6 +7,7 @@
 import { z } from "zod";
 import { durationField, pathField, secretField, sizeField } from "../base/fields.ts";
 import { productSchema } from "./config-products.ts";
+import { retentionRules } from "./config-retention.ts";
 import { httpAddress, nameField, siteSchema } from "./config-sites.ts";
 
 /** The port of every node, where nothing else is said. */
@@ -78,38 +79,7 @@ const nodeSchema = z.strictObject({
 
 const retentionSchema = z
   .strictObject({
-    minimum: count(1, 100_000)
-      .default(3)
-      .meta({
-        description:
-          "At least this many complete backups are kept, whatever the rest says " +
-          "(the original's `minimum_backups`).",
-      }),
-    maximum: count(1, 100_000)
-      .optional()
-      .meta({
-        description:
-          "At most this many complete backups are kept, pinned ones not counted " +
-          "(the original's `maximum_backups`).",
-      }),
-    keepDays: count(0, 36_500)
-      .optional()
-      .meta({
-        description:
-          "Keeps backups up to this many whole days older than the newest (the original's " +
-          "`keep_days`). 7 if this section has no other rule that keeps.",
-      }),
-    keepLast: count(1, 100_000).optional().meta({ description: "Keeps the last so many." }),
-    keepWithin: durationField().optional().meta({
-      description: "Keeps those that are at most so much older than the newest.",
-    }),
-    hourly: count(0, 100_000).optional().meta({
-      description: "Keeps the newest of each of the last so many hours that have one (UTC).",
-    }),
-    daily: count(0, 36_500).optional().meta({ description: "The same for days." }),
-    weekly: count(0, 5_200).optional().meta({ description: "The same for weeks, from Monday." }),
-    monthly: count(0, 1_200).optional().meta({ description: "The same for months." }),
-    yearly: count(0, 100).optional().meta({ description: "The same for years." }),
+    ...retentionRules(),
     undoWindow: durationField().prefault("7d").meta({
       description: "How long a forgotten backup can be had back with `undo`.",
     }),

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { durationField, pathField, secretField } from "../base/fields.ts";
+import { siteRoleFields } from "./config-retention.ts";
 import { siteCostFields } from "./config-site-costs.ts";
 
 /** Names of sites, nodes and clusters: they appear in paths, URLs and metrics. */
@@ -30,6 +31,7 @@ export const directorySiteSchema = z
     path: pathField().meta({
       description: "The folder. All nodes must see the same one at this path.",
     }),
+    ...siteRoleFields(),
     ...siteCostFields(),
   })
   .meta({ title: "directory" });
@@ -94,6 +96,7 @@ export const s3SiteSchema = z
     requestTimeout: durationField({ min: 1000, max: 3_600_000 }).prefault("60s").meta({
       description: "How long one request may take. An object has up to 64 MiB.",
     }),
+    ...siteRoleFields(),
     ...siteCostFields(),
   })
   .meta({ title: "s3" });

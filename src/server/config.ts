@@ -23,6 +23,7 @@ import type { ProductConfig } from "./config-products.ts";
 import { configSchema, DEFAULT_PORT } from "./config-schema.ts";
 import type { ParsedFile } from "./config-schema.ts";
 import { resolveSecrets } from "./config-secrets.ts";
+import { policyOf } from "./config-retention.ts";
 import { limitsOf, pricesOf } from "./config-site-costs.ts";
 import { getHttpOrigin, NAME_EXPECTED, NAME_PATTERN } from "./config-sites.ts";
 import { readConfigSource } from "./config-source.ts";
@@ -67,31 +68,41 @@ export type SelfConfig = NodeConfig & {
 /** What a site of any kind may be told about lines and money. */
 export type SiteCostConfig = { readonly limits?: SiteLimits; readonly prices?: Prices };
 
-/** A folder as a site. */
-export type DirectorySiteConfig = SiteCostConfig & {
-  readonly type: "directory";
-  readonly name: string;
-  readonly path: string;
+/** What a site of any kind may be told about what it is to the others. */
+export type SiteRoleConfig = {
+  /** As long as the repository does not say. */
+  readonly role?: "primary" | "mirror" | "archive";
+  /** In place of the retention of all sites. */
+  readonly retention?: RetentionPolicy;
 };
 
+/** A folder as a site. */
+export type DirectorySiteConfig = SiteRoleConfig &
+  SiteCostConfig & {
+    readonly type: "directory";
+    readonly name: string;
+    readonly path: string;
+  };
+
 /** A bucket as a site. */
-export type S3SiteConfig = SiteCostConfig & {
-  readonly type: "s3";
-  readonly name: string;
-  readonly bucket: string;
-  readonly prefix?: string;
-  readonly region: string;
-  readonly endpoint?: string;
-  readonly forcePathStyle: boolean;
-  readonly accessKeyId?: Secret;
-  readonly secretAccessKey?: Secret;
-  readonly sessionToken?: Secret;
-  readonly caFile?: string;
-  readonly proxy?: string;
-  readonly transport: "node" | "fetch";
-  readonly concurrency: number;
-  readonly requestTimeoutMs: number;
-};
+export type S3SiteConfig = SiteRoleConfig &
+  SiteCostConfig & {
+    readonly type: "s3";
+    readonly name: string;
+    readonly bucket: string;
+    readonly prefix?: string;
+    readonly region: string;
+    readonly endpoint?: string;
+    readonly forcePathStyle: boolean;
+    readonly accessKeyId?: Secret;
+    readonly secretAccessKey?: Secret;
+    readonly sessionToken?: Secret;
+    readonly caFile?: string;
+    readonly proxy?: string;
+    readonly transport: "node" | "fetch";
+    readonly concurrency: number;
+    readonly requestTimeoutMs: number;
+  };
 
 /** A site's settings. */
 export type SiteConfig = DirectorySiteConfig | S3SiteConfig;
@@ -275,7 +286,7 @@ function firstLabel(hostName: string): string {
 }
 
 function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
-  const { undoWindow, keepWithin, ...rules } = file.retention;
+  const { undoWindow, ...rules } = file.retention;
   const admin = usable(file.tokens?.admin);
   return {
     fileName: input.fileName,
@@ -284,7 +295,7 @@ function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
     nodes: resolveNodes(file, input),
     tokens: { admin, read: usable(file.tokens?.read), node: usable(file.tokens?.node) ?? admin },
     sites: resolveSites(file, input),
-    retention: defined({ ...rules, keepWithinMs: keepWithin }),
+    retention: policyOf(rules),
     undoWindowMs: undoWindow,
     backup: resolveBackup(file.backup),
     restore: file.restore,
@@ -337,18 +348,20 @@ function resolveSites(file: ParsedFile, input: ConfigInput): [SiteConfig, ...Sit
 }
 
 function resolveSite(
-  { bandwidth, prices, ...site }: ParsedFile["sites"][number],
+  { bandwidth, prices, role, retention, ...site }: ParsedFile["sites"][number],
   input: ConfigInput,
 ): SiteConfig {
-  const costs = {
+  const common = {
+    ...(role === undefined ? {} : { role }),
+    ...(retention === undefined ? {} : { retention: policyOf(retention) }),
     ...(bandwidth === undefined ? {} : { limits: limitsOf(bandwidth) }),
     ...(prices === undefined ? {} : { prices: pricesOf(prices) }),
   };
-  if (site.type === "directory") return { ...site, ...costs, path: fromFolder(site.path, input) };
+  if (site.type === "directory") return { ...site, ...common, path: fromFolder(site.path, input) };
   const { requestTimeout, region, forcePathStyle, caFile, endpoint, ...rest } = site;
   return defined({
     ...rest,
-    ...costs,
+    ...common,
     endpoint: endpoint === undefined ? undefined : getHttpOrigin(endpoint),
     region: region ?? "us-east-1",
     forcePathStyle: forcePathStyle ?? endpoint !== undefined,

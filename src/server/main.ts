@@ -98,7 +98,7 @@ function createMetrics(runtime: () => NodeRuntime | undefined): Metrics {
       now: () => realClock.now(),
       isReady: () => runtime()?.readiness.ready === true,
       running: () => runtime()?.node?.member.operations.running() ?? [],
-      site: () => runtime()?.node?.counters,
+      sites: () => runtime()?.node?.counters() ?? [],
       backups: () => runtime()?.backups,
     },
     VERSION,

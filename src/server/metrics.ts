@@ -12,9 +12,11 @@ export type MetricsSource = {
   readonly now: () => number;
   readonly isReady: () => boolean;
   readonly running: () => readonly OperationRecord[];
-  readonly site: () =>
-    | Pick<CountingSite, "name" | "requests" | "bytesRead" | "bytesWritten">
-    | undefined;
+  /** Sites that are open. */
+  readonly sites: () => readonly Pick<
+    CountingSite,
+    "name" | "requests" | "bytesRead" | "bytesWritten"
+  >[];
   readonly backups: () => BackupFigures | undefined;
 };
 
@@ -163,10 +165,10 @@ function addSiteGauges(source: MetricsSource, registry: Registry): void {
     registers: [],
     collect() {
       this.reset();
-      const site = source.site();
-      if (site === undefined) return;
-      for (const [kind, value] of Object.entries(site.requests)) {
-        this.set({ site: site.name, kind }, value);
+      for (const site of source.sites()) {
+        for (const [kind, value] of Object.entries(site.requests)) {
+          this.set({ site: site.name, kind }, value);
+        }
       }
     },
   });
@@ -178,10 +180,10 @@ function addSiteGauges(source: MetricsSource, registry: Registry): void {
     registers: [],
     collect() {
       this.reset();
-      const site = source.site();
-      if (site === undefined) return;
-      this.set({ site: site.name, direction: "read" }, site.bytesRead);
-      this.set({ site: site.name, direction: "written" }, site.bytesWritten);
+      for (const site of source.sites()) {
+        this.set({ site: site.name, direction: "read" }, site.bytesRead);
+        this.set({ site: site.name, direction: "written" }, site.bytesWritten);
+      }
     },
   });
   registry.registerMetric(bytes);

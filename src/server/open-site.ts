@@ -35,7 +35,7 @@ export async function openSite(
 }
 
 async function openBucket(config: S3SiteConfig): Promise<Site> {
-  const { type: _, limits: __, prices: ___, ...settings } = config;
+  const { type: _, limits: __, prices: ___, role: ____, retention: _____, ...settings } = config;
   const { accessKeyId, secretAccessKey, sessionToken, ...rest } = settings;
   return await openS3Site({
     ...rest,

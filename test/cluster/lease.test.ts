@@ -147,6 +147,8 @@ function request(name: string, change: Partial<LeaseRequest> = {}): LeaseRequest
     operation: id(`9${name}`),
     lease: id(name),
     kind: "backup",
+    site: id("7"),
+    mirrors: [],
     coordinator: "one",
     ttlMs: 60_000,
     ...change,

@@ -93,14 +93,14 @@ export class ProductCluster implements AsyncDisposable {
       outside: { run: noOutside, fetch: noOutside },
     };
     const config = this.#configOf(name);
-    const member: Member = await Member.open({
+    const member = await Member.open({
       config,
       doors,
-      site: this.site,
+      sites: [{ name: this.site.name, firstRole: "primary", open: async () => this.site }],
       product: make(name, root),
       version: "1.0.0",
-      openPlane: () => {
-        const chunker = member.repository.header.chunker as ChunkerSettings;
+      openPlane: (header) => {
+        const chunker = header.chunker as ChunkerSettings;
         return openPlane(doors, chunker, { ...config.backup, contentChecks: checkSource });
       },
     });

@@ -260,7 +260,7 @@ backup:
     [`tokens: {admin: ${TOKEN}, read: ${TOKEN}}`, "the same token as `tokens.admin`"],
     ["listen: {host: 0.0.0.0}", "anybody who reaches 0.0.0.0 could delete backups"],
     ["primary: disc", 'there is no site "disc"; sites are disk. Did you mean "disk"?'],
-    ["keepLast: 3", "It belongs at retention.keepLast."],
+    ["keepLast: 3", "retention.keepLast."],
     ["log: {level: warning}", "expected one of debug, info, warn, error"],
     ["nodes: []", "a list of 0; expected a list of 1 to 64 entries"],
     ["nodes: [{name: ..}]", 'found ".."; expected 1 to 64 letters'],

@@ -189,12 +189,14 @@ export function createTestServer(
       now: () => Date.parse("2026-01-01T01:00:00Z"),
       isReady: () => true,
       running: () => fake.operations.running(),
-      site: () => ({
-        name: "disk",
-        requests: { get: 3, put: 2, head: 1, delete: 0, list: 0 },
-        bytesRead: 10,
-        bytesWritten: 20,
-      }),
+      sites: () => [
+        {
+          name: "disk",
+          requests: { get: 3, put: 2, head: 1, delete: 0, list: 0 },
+          bytesRead: 10,
+          bytesWritten: 20,
+        },
+      ],
       backups: () => ({
         count: 1,
         newestEndedMs: Date.parse(BACKUP.ended),

@@ -127,12 +127,12 @@ export class SimulatedNode {
     const member = await Member.open({
       config,
       doors,
-      site,
+      sites: [{ name: site.name, firstRole: "primary", open: async () => site }],
       product: createProduct(this.#productConfig()),
       version: this.version,
-      openPlane: () => {
+      openPlane: (header) => {
         const { packSizeBytes, frameSizeBytes, compressionLevel, batchSizeBytes } = config.backup;
-        const chunker = this.member.repository.header.chunker as ChunkerSettings;
+        const chunker = header.chunker as ChunkerSettings;
         const sizes = { packSizeBytes, frameSizeBytes, compressionLevel, batchSizeBytes };
         return borrowPlane(doors, life, { ...sizes, chunker });
       },

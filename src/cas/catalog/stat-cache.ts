@@ -79,7 +79,7 @@ export class StatCache {
 
   constructor(catalog: Pick<Catalog, "database">) {
     this.#database = catalog.database;
-    this.#database.run(SCHEMA);
+    makeStatTables(catalog);
   }
 
   /** The number that `begin` gives next. */
@@ -145,6 +145,11 @@ export class StatCache {
       this.damagedRowCount += 1;
     });
   }
+}
+
+/** Makes the tables of the stat cache where there are none. */
+export function makeStatTables(catalog: Pick<Catalog, "database">): void {
+  catalog.database.run(SCHEMA);
 }
 
 /** A row without a value is removed. */
