@@ -10,7 +10,7 @@ import * as fs from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { cacheBase } from "./go-build.ts";
-import type { Missing } from "./s3.ts";
+import type { Missing } from "./missing.ts";
 import { endServer, freePorts, isRunning, startServer, until } from "./server-process.ts";
 
 const VERSION = "3.37.0";

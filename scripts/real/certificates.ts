@@ -5,7 +5,7 @@
  */
 import * as fs from "node:fs";
 import { join } from "node:path";
-import type { Missing } from "./s3.ts";
+import type { Missing } from "./missing.ts";
 
 /** Paths of PEM files that a client shows. */
 export type ClientCertificate = {

@@ -10,7 +10,7 @@ import { join, resolve } from "node:path";
 import { makeCertificates } from "./certificates.ts";
 import type { ClientCertificate } from "./certificates.ts";
 import { buildGoModule } from "./go-build.ts";
-import type { Missing } from "./s3.ts";
+import type { Missing } from "./missing.ts";
 import { endServer, freePorts, getServer, isRunning, startServer } from "./server-process.ts";
 import type { ServerProcess } from "./server-process.ts";
 

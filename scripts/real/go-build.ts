@@ -6,7 +6,7 @@
 import * as fs from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
-import type { Missing } from "./s3.ts";
+import type { Missing } from "./missing.ts";
 
 /** Programs of one module. */
 export type GoModule = {

@@ -7,7 +7,7 @@
  */
 import { join } from "node:path";
 import { buildGoModule } from "./go-build.ts";
-import type { Missing } from "./s3.ts";
+import type { Missing } from "./missing.ts";
 
 /** The version of M3 that is built; the newest release whose modules a Go proxy serves. */
 export const M3_VERSION = "1.5.0";

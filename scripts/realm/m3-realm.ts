@@ -16,7 +16,7 @@ import { startEtcd, getEtcdProcess } from "../real/etcd.ts";
 import type { EtcdVersion } from "../real/etcd.ts";
 import { installM3 } from "../real/m3.ts";
 import type { M3Programs } from "../real/m3.ts";
-import type { Missing } from "../real/s3.ts";
+import type { Missing } from "../real/missing.ts";
 import { endServer, freePorts, getServer, residentBytes } from "../real/server-process.ts";
 import { startServer, until } from "../real/server-process.ts";
 import { readM3Files } from "./m3-files.ts";

@@ -5,7 +5,7 @@
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { EXIT } from "../../src/cli/exit-code.ts";
-import type { Missing } from "../real/s3.ts";
+import type { Missing } from "../real/missing.ts";
 import type { ProcessCluster } from "../scenario-cluster.ts";
 import { besideM3 } from "./m3-astacus.ts";
 import type { BesideOptions } from "./m3-astacus.ts";

@@ -3,7 +3,8 @@
  * is paid by the customer, so tests hold operations to a number of them.
  */
 import type { RequestKind } from "./memory-site.ts";
-import type { ObjectRow, Site, SiteCall } from "./site.ts";
+import { extrasOf } from "./site.ts";
+import type { ObjectRow, Site, SiteCall, SiteLock } from "./site.ts";
 
 /** A site that counts. The numbers grow as calls begin, whatever becomes of them. */
 export type CountingSite = Site & {
@@ -30,6 +31,8 @@ export function countRequests(site: Site): CountingSite {
   let bytesRead = 0;
   let bytesWritten = 0;
   return {
+    ...extrasOf(site),
+    ...(site.lock === undefined ? {} : { lock: countRenewals(site.lock, requests) }),
     name: site.name,
     location: site.location,
     requests,
@@ -79,4 +82,19 @@ async function* countRows(
     rowCount += 1;
     yield row;
   }
+}
+
+/** A renewal is charged as a PUT, a look at a lock as a HEAD. */
+function countRenewals(lock: SiteLock, requests: Record<RequestKind, number>): SiteLock {
+  return {
+    ...lock,
+    async lockedUntil(key, options) {
+      requests.head += 1;
+      return await lock.lockedUntil(key, options);
+    },
+    async lockUntil(key, untilMs, options) {
+      requests.put += 1;
+      await lock.lockUntil(key, untilMs, options);
+    },
+  };
 }

@@ -71,8 +71,7 @@ export class FetchHandler implements S3Transport {
       deadline.allow(Number(answer.headers.get("content-length") ?? 0));
       const bytes = await answer.bytes();
       const headers = Object.fromEntries(answer.headers.entries());
-      const isList = request.query?.["list-type"] !== undefined;
-      const isObject = request.method === "GET" && answer.ok && !isList;
+      const isObject = isGetObject(request.query) && answer.ok;
       const body = isObject ? this.#standIn(bytes) : bytes;
       const { status: statusCode, statusText: reason } = answer;
       return { response: { statusCode, reason, headers, body } };
@@ -122,6 +121,11 @@ export class FetchHandler implements S3Transport {
     const { proxy, noProxy = "" } = this.#options;
     return proxy === undefined || isDirect(hostname, port, noProxy) ? undefined : proxy;
   }
+}
+
+/** True for the one request whose answer is an object's bytes and not text: the SDK names it. */
+export function isGetObject(query: SdkRequest["query"]): boolean {
+  return query?.["x-id"] === "GetObject";
 }
 
 /** True if a host is named by a NO_PROXY list: `*`, a host, or a domain; each with or without port. */

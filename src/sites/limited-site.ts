@@ -10,6 +10,7 @@
 import type { Clock } from "../base/doors.ts";
 import { Semaphore } from "../base/semaphore.ts";
 import { cancelledBy } from "./object-key.ts";
+import { extrasOf } from "./site.ts";
 import type { ObjectRow, Site, SiteCall } from "./site.ts";
 
 /** Bytes per second of each direction; one that is left out is not limited. */
@@ -54,6 +55,7 @@ export function limitedSite(
     return await work();
   };
   return {
+    ...extrasOf(site),
     name: site.name,
     location: site.location,
     async get(key, call) {

@@ -8,8 +8,9 @@ import type { NodeHttpHandler } from "@smithy/node-http-handler";
 import assert from "node:assert/strict";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
-import type { FetchHandlerOptions, S3Transport } from "./fetch-handler.ts";
 import { freeBytes } from "../base/free-bytes.ts";
+import { isGetObject } from "./fetch-handler.ts";
+import type { FetchHandlerOptions, S3Transport } from "./fetch-handler.ts";
 import { cancelledBy } from "./object-key.ts";
 import { OBJECT_SIZE_BYTES_MAX } from "./site.ts";
 import { TransferDeadline } from "./transfer-deadline.ts";
@@ -68,8 +69,7 @@ export class NodeHandler implements S3Transport {
       const parts = response.body as AsyncIterable<Uint8Array>;
       const sizeBytes = expectedSize(request.method, response.headers["content-length"]);
       const bytes = await collect(parts, { sizeBytes, signal: deadline.signal });
-      const isList = request.query["list-type"] !== undefined;
-      const isObject = request.method === "GET" && response.statusCode < 300 && !isList;
+      const isObject = isGetObject(request.query) && response.statusCode < 300;
       response.body = isObject ? this.#standIn(bytes) : bytes;
       return { response };
     } catch (thrown) {

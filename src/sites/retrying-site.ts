@@ -11,7 +11,8 @@ import type { Clock, Random } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { retry } from "../base/retry.ts";
 import { cancelledBy } from "./object-key.ts";
-import type { ObjectRow, Site, SiteCall } from "./site.ts";
+import { extrasOf } from "./site.ts";
+import type { ObjectRow, Site, SiteCall, SiteLock } from "./site.ts";
 
 /** How often and how long a call is tried. */
 export type RetryingSiteOptions = {
@@ -55,6 +56,8 @@ export function retryingSite(site: Site, options: RetryingSiteOptions): Site {
     }
   };
   return {
+    ...extrasOf(site),
+    ...(site.lock === undefined ? {} : { lock: lockAgain(site.lock, again) }),
     name: site.name,
     location: site.location,
     get: async (key, call) => await again(call, async () => await site.get(key, call)),
@@ -64,6 +67,16 @@ export function retryingSite(site: Site, options: RetryingSiteOptions): Site {
     delete: async (keys, call) => await again(call, async () => await site.delete(keys, call)),
     list: (prefix, call) => listAgain(site, prefix, call ?? {}, again),
     [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
+  };
+}
+
+function lockAgain(lock: SiteLock, again: Again): SiteLock {
+  return {
+    ...lock,
+    lockedUntil: async (key, call) =>
+      await again(call, async () => await lock.lockedUntil(key, call)),
+    lockUntil: async (key, untilMs, call) =>
+      await again(call, async () => await lock.lockUntil(key, untilMs, call)),
   };
 }
 

@@ -43,6 +43,8 @@ const CLOCK: Meaning = {
   kind: "permission",
   what: "refuses the signature because the clocks differ too much",
   guidance: "Set this machine's clock (NTP); S3 allows 15 minutes of difference.",
+  // The refusal tells the store's time, and the next request is signed with that.
+  retryable: true,
 };
 const REGION: Meaning = {
   kind: "config",
@@ -72,6 +74,11 @@ const COLD: Meaning = {
   kind: "refused",
   what: "has moved the object to cold storage",
   guidance: "Restore it there first, and remove the bucket's transition rules.",
+};
+const LOCKED: Meaning = {
+  kind: "refused",
+  what: "has locked the object",
+  guidance: "It can be removed when its lock has ended.",
 };
 const UNABLE: Meaning = {
   kind: "refused",
@@ -109,6 +116,7 @@ const CODES: Readonly<Record<string, Meaning>> = {
   XAdminUserNotFound: CREDENTIALS,
   InvalidToken: CREDENTIALS,
   ExpiredToken: CREDENTIALS,
+  ExpiredTokenException: CREDENTIALS,
   TokenRefreshRequired: CREDENTIALS,
   CredentialsProviderError: NO_CREDENTIALS,
   RequestTimeTooSkewed: CLOCK,
@@ -136,6 +144,8 @@ const CODES: Readonly<Record<string, Meaning>> = {
   InsufficientStorage: FULL,
   XMinioStorageFull: FULL,
   XMinioAdminBucketQuotaExceeded: FULL,
+  // MinIO's and versitygw's words for what AWS calls AccessDenied.
+  ObjectLocked: LOCKED,
   InvalidObjectState: COLD,
   NotImplemented: UNABLE,
   ECONNREFUSED: UNREACHABLE,
@@ -168,6 +178,14 @@ const STATUSES: Readonly<Record<number, Meaning>> = {
   504: LATE,
   507: FULL,
 };
+
+/** Codes for credentials that were given for a time, which is over. */
+const EXPIRED = new Set(["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"]);
+
+/** True if credentials have ended, so that fresh ones would help. */
+export function isExpiry(thrown: unknown): boolean {
+  return EXPIRED.has(s3Failure(thrown).code);
+}
 
 /** What is known of a thrown thing. */
 export function s3Failure(thrown: unknown): S3Failure {

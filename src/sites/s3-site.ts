@@ -1,56 +1,34 @@
 /**
  * A site in S3 or a store that speaks its protocol. Every object is one PUT with `If-None-Match: *`
  * and the SHA-256 of its bytes, which the server verifies; so it is created once, whole, and as it
- * was meant, or not at all. Requests are never repeated here (retrying-site.ts does that), and at
- * most `concurrency` are under way, each with a deadline.
+ * was meant, or not at all. Where the bucket locks objects or keeps versions of them, s3-versions.ts
+ * removes them.
  *
- * Memory: `concurrency` bodies of at most one object. The SDK is loaded when the first site opens.
+ * Memory: `concurrency` bodies of at most one object.
  */
-import type * as Sdk from "@aws-sdk/client-s3";
-import type { S3Client } from "@aws-sdk/client-s3";
-import { readFile } from "node:fs/promises";
+import type { PutObjectCommandInput } from "@aws-sdk/client-s3";
 import { AppError } from "../base/error.ts";
 import { fromHex, sha256, toHex } from "../base/hex.ts";
-import { Semaphore } from "../base/semaphore.ts";
-import type { S3Transport } from "./fetch-handler.ts";
-import { FetchHandler } from "./fetch-handler.ts";
-import { NodeHandler } from "./node-handler.ts";
+import { lockEndMs } from "./lock-period.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { isObjectKey, throwIfCancelled } from "./object-key.ts";
-import { s3Error, s3Failure, s3FailureError, type S3Place } from "./s3-error.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall } from "./site.ts";
+import { headerOf, isAnswer, S3Bucket } from "./s3-bucket.ts";
+import { s3Failure } from "./s3-error.ts";
+import { inspectBucket } from "./s3-inspect.ts";
+import type { S3SiteOptions } from "./s3-options.ts";
+import { S3Versions } from "./s3-versions.ts";
+import type { DeleteCall, ObjectHead, ObjectRow, PutCall, Site, SiteCall } from "./site.ts";
+import type { SiteFinding, SiteLock } from "./site.ts";
 
-/** Where the bucket is and how to talk to it. */
-export type S3SiteOptions = {
-  readonly name: string;
-  readonly bucket: string;
-  /** Keys begin with it and a slash. */
-  readonly prefix?: string;
-  readonly region?: string;
-  /** For stores other than AWS: `https://s3.example.com`. */
-  readonly endpoint?: string;
-  readonly forcePathStyle?: boolean;
-  /** Without a key the SDK looks in its usual places (environment, files, the machine's role). */
-  readonly accessKeyId?: string;
-  readonly secretAccessKey?: string;
-  readonly sessionToken?: string;
-  /** PEM file with the authorities to trust instead of the system's. */
-  readonly caFile?: string;
-  /** `http://user:password@host:port`, the value of HTTPS_PROXY or HTTP_PROXY. */
-  readonly proxy?: string;
-  /** Hosts that are reached directly, as in NO_PROXY. */
-  readonly noProxy?: string;
-  /** Requests at once. */
-  readonly concurrency?: number;
-  /** `node` (the SDK's handler over Node's HTTP client) by default; `fetch` costs less CPU. */
-  readonly transport?: "node" | "fetch";
-  /** The longest wait for an answer, beside the time for its bytes (256 KiB a second at least). */
-  readonly requestTimeoutMs?: number;
-};
-
-const CONCURRENCY = 16;
-const REQUEST_TIMEOUT_MS = 60_000;
 const PAGE_KEY_COUNT = 1000;
+
+/** Objects of checks: never locked unless they say so, since they shall go again. */
+const PROBE_PREFIX = "probe/";
+
+const LOG_PREFIX = "log/";
+
+/** Where the data lies; some small objects of metadata are packs too. */
+const DATA_PREFIX = "pack/";
 
 /**
  * Opens a bucket as a site. Nothing is sent yet: a missing bucket shows at the first call.
@@ -60,61 +38,28 @@ const PAGE_KEY_COUNT = 1000;
  * await site.put("log/000000000002", bytes);
  */
 export async function openS3Site(options: S3SiteOptions): Promise<Site> {
-  // 70 ms of CPU: who has only directory sites does not pay for it.
-  const sdk = await import("@aws-sdk/client-s3");
-  const { proxy, noProxy, caFile } = options;
-  const network = {
-    timeoutMs: options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS,
-    ...(proxy === undefined ? {} : { proxy }),
-    ...(noProxy === undefined ? {} : { noProxy }),
-    ...(caFile === undefined ? {} : { authorities: await readAuthorities(options.name, caFile) }),
-  };
-  const handler =
-    options.transport === "fetch"
-      ? new FetchHandler(network)
-      : await NodeHandler.open({ ...network, concurrency: options.concurrency ?? CONCURRENCY });
-  const client = new sdk.S3Client({
-    region: options.region ?? "us-east-1",
-    ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
-    forcePathStyle: options.forcePathStyle ?? false,
-    ...credentialsOf(options),
-    requestHandler: handler,
-    maxAttempts: 1,
-    requestChecksumCalculation: "WHEN_REQUIRED",
-    responseChecksumValidation: "WHEN_REQUIRED",
-    expectContinueHeader: false,
-    logger: SILENT,
-  });
-  signWithKnownHash(client);
-  return new S3Site(options, sdk, client, handler);
+  return new S3Site(await S3Bucket.open(options), options);
 }
 
 class S3Site implements Site {
   readonly name: string;
   readonly location: string;
-  readonly #bucket: string;
-  readonly #prefix: string;
-  readonly #sdk: typeof Sdk;
-  readonly #client: S3Client;
-  readonly #handler: S3Transport;
-  readonly #permits: Semaphore;
+  readonly lock?: SiteLock;
+  readonly weakness?: string;
+  readonly #bucket: S3Bucket;
+  readonly #options: S3SiteOptions;
+  readonly #versions: S3Versions;
 
-  constructor(options: S3SiteOptions, sdk: typeof Sdk, client: S3Client, handler: S3Transport) {
-    const prefix = (options.prefix ?? "").replace(/^\/+|\/+$/g, "");
-    if (prefix !== "" && !isObjectKey(prefix)) {
-      throw new AppError("config", `The prefix of site ${options.name} is not a key.`, {
-        guidance: "Use letters, digits, '.', '_', '-' and single slashes.",
-        context: { site: options.name, prefix },
-      });
+  constructor(bucket: S3Bucket, options: S3SiteOptions) {
+    this.name = bucket.name;
+    this.location = bucket.location;
+    this.#bucket = bucket;
+    this.#options = options;
+    this.#versions = new S3Versions(bucket, options.lock !== undefined);
+    if (options.lock !== undefined) this.lock = this.#lockOf(options.lock);
+    if (options.unsafeCreate !== undefined) {
+      this.weakness = "unsafeCreate: two writers at once overwrite each other's backups";
     }
-    this.name = options.name;
-    this.location = `s3://${options.bucket}${prefix === "" ? "" : `/${prefix}`}`;
-    this.#bucket = options.bucket;
-    this.#prefix = prefix === "" ? "" : `${prefix}/`;
-    this.#sdk = sdk;
-    this.#client = client;
-    this.#handler = handler;
-    this.#permits = new Semaphore(options.concurrency ?? CONCURRENCY);
   }
 
   async get(
@@ -129,54 +74,39 @@ class S3Site implements Site {
       return found?.subarray(0, 0);
     }
     const isPart = offset > 0 || options.length !== undefined;
-    const last = options.length === undefined ? "" : offset + options.length - 1;
-    const command = new this.#sdk.GetObjectCommand({
-      Bucket: this.#bucket,
-      Key: this.#prefix + key,
-      ...(isPart ? { Range: `bytes=${offset}-${last}` } : {}),
-    });
-    return await this.#call(key, options, async (signal) => {
-      try {
-        const answer = await this.#client.send(command, abortBy(signal));
-        const body = this.#handler.bytesOf(answer.Body);
-        if (body.length !== answer.ContentLength) throw this.#truncated(key, body.length);
-        // A server may ignore the range and send the whole.
-        const isWhole = isPart && answer.ContentRange === undefined;
-        return isWhole ? body.subarray(offset, offset + (options.length ?? body.length)) : body;
-      } catch (thrown) {
-        const { code, status } = s3Failure(thrown);
-        if (status === 416) return new Uint8Array();
-        // Any other 404 (bucket, user, a proxy's page) must not look like an absent object.
-        if (code === "NoSuchKey") return undefined;
-        throw thrown;
-      }
-    });
+    const end = options.length === undefined ? undefined : offset + options.length;
+    const range = isPart ? `bytes=${offset}-${end === undefined ? "" : end - 1}` : undefined;
+    const { bytes, isRange } = await this.#read(key, options, range);
+    // A server may ignore the range and send the whole.
+    return isPart && !isRange ? bytes?.subarray(offset, end) : bytes;
   }
 
-  async put(
-    key: string,
-    bytes: Uint8Array,
-    options: SiteCall & { readonly sha256?: string } = {},
-  ): Promise<"created" | "exists"> {
+  async put(key: string, bytes: Uint8Array, options: PutCall = {}): Promise<"created" | "exists"> {
     assertObjectKey(key);
     assertObjectBody(bytes);
     throwIfCancelled(options.signal);
+    const isUnsafe = this.#options.unsafeCreate !== undefined;
+    // The store's condition does not see what lies under a marker, and the log must not fork.
+    const isHideable = this.lock !== undefined && key.startsWith(LOG_PREFIX);
+    if ((isUnsafe || isHideable) && (await this.head(key, options)) !== undefined) return "exists";
     const hash = options.sha256 === undefined ? sha256(bytes) : fromHex(options.sha256);
-    const command = new this.#sdk.PutObjectCommand({
-      Bucket: this.#bucket,
-      Key: this.#prefix + key,
+    const { sdk, client } = this.#bucket;
+    const command = new sdk.PutObjectCommand({
+      ...this.#bucket.at(key),
       Body: bytes,
       ContentLength: bytes.length,
       ContentType: "application/octet-stream",
-      IfNoneMatch: "*",
+      ...(isUnsafe ? {} : { IfNoneMatch: "*" }),
       ChecksumSHA256: hash.toBase64(),
+      ...this.#lockHeaders(key, options),
+      ...this.#keepHeaders(key),
     });
-    return await this.#call(key, options, async (signal) => {
+    return await this.#bucket.request(key, options, async (how) => {
       try {
-        await this.#client.send(command, abortBy(signal));
+        this.#versions.note((await client.send(command, how)).VersionId);
         return "created";
       } catch (thrown) {
-        if (s3Failure(thrown).status === 412) return "exists";
+        if (isAnswer(thrown, 412)) return "exists";
         throw thrown;
       }
     });
@@ -184,48 +114,36 @@ class S3Site implements Site {
 
   async head(key: string, options: SiteCall = {}): Promise<ObjectHead | undefined> {
     assertObjectKey(key);
-    const where = { Bucket: this.#bucket, Key: this.#prefix + key };
-    const command = new this.#sdk.HeadObjectCommand({ ...where, ChecksumMode: "ENABLED" });
-    const head = await this.#call(key, options, async (signal) => {
+    const { sdk, client } = this.#bucket;
+    const command = new sdk.HeadObjectCommand({ ...this.#bucket.at(key), ChecksumMode: "ENABLED" });
+    const head = await this.#bucket.request(key, options, async (how) => {
       try {
-        const answer = await this.#client.send(command, abortBy(signal));
+        const answer = await client.send(command, how);
         const hash = wholeSha256(answer.ChecksumSHA256);
         return {
           sizeBytes: answer.ContentLength ?? 0,
           ...(hash === undefined ? {} : { sha256: hash }),
         };
       } catch (thrown) {
-        if (s3Failure(thrown).status !== 404) throw thrown;
+        if (!isAnswer(thrown, 404)) throw thrown;
         return undefined;
       }
     });
     if (head !== undefined) return head;
-    // The answer to a HEAD has no text, so its 404 may also mean the bucket, or even the user.
-    if ((await this.get(key, { ...options, offset: 0, length: 1 })) === undefined) return undefined;
+    // The answer to a HEAD has no text, so its 404 may also mean the bucket, or even the user. The
+    // first byte tells, and it heals what lies under a marker.
+    const { bytes, totalBytes } = await this.#read(key, options, "bytes=0-0");
+    if (bytes === undefined) return undefined;
+    if (totalBytes !== undefined) return { sizeBytes: totalBytes };
     throw new AppError("unavailable", `${this.location} says that ${key} is there and is not.`, {
       context: { site: this.name, key },
     });
   }
 
-  async delete(keys: readonly string[], options: SiteCall = {}): Promise<void> {
+  async delete(keys: readonly string[], options: DeleteCall = {}): Promise<void> {
     for (const key of keys) assertObjectKey(key);
     throwIfCancelled(options.signal);
-    for (let start = 0; start < keys.length; start += PAGE_KEY_COUNT) {
-      const page = keys.slice(start, start + PAGE_KEY_COUNT);
-      const command = new this.#sdk.DeleteObjectsCommand({
-        Bucket: this.#bucket,
-        Delete: { Quiet: true, Objects: page.map((key) => ({ Key: this.#prefix + key })) },
-      });
-      await this.#call(page[0], options, async (signal) => {
-        const answer = await this.#client.send(command, abortBy(signal));
-        for (const { Key: key = "", Code: code = "", Message: message = "" } of answer.Errors ??
-          []) {
-          if (code === "NoSuchKey") continue;
-          const place = this.#place(key.slice(this.#prefix.length));
-          throw s3FailureError({ code, status: undefined, message }, place);
-        }
-      });
-    }
+    await this.#versions.remove(keys, options);
   }
 
   async *list(
@@ -233,55 +151,110 @@ class S3Site implements Site {
     options: SiteCall & { readonly after?: string } = {},
   ): AsyncIterable<ObjectRow> {
     assertKeyPrefix(prefix);
+    const { sdk, client, bucket, prefix: before } = this.#bucket;
     let after = options.after ?? "";
     for (;;) {
-      const command = new this.#sdk.ListObjectsV2Command({
-        Bucket: this.#bucket,
-        Prefix: this.#prefix + prefix,
+      const command = new sdk.ListObjectsV2Command({
+        Bucket: bucket,
+        Prefix: before + prefix,
         MaxKeys: PAGE_KEY_COUNT,
-        ...(after === "" ? {} : { StartAfter: this.#prefix + after }),
+        ...(after === "" ? {} : { StartAfter: before + after }),
       });
-      const page = await this.#call(
+      const page = await this.#bucket.request(
         undefined,
         options,
-        async (signal) => await this.#client.send(command, abortBy(signal)),
+        async (how) => await client.send(command, how),
       );
-      const before = after;
+      const pageStart = after;
       for (const { Key: full = "", Size: sizeBytes = 0 } of page.Contents ?? []) {
-        const key = full.slice(this.#prefix.length);
+        const key = full.slice(before.length);
         if (key <= after) throw this.#unordered(key);
         after = key;
         if (isObjectKey(key)) yield { key, sizeBytes };
       }
       if (page.IsTruncated !== true) return;
-      if (after === before) throw this.#unordered(after);
+      if (after === pageStart) throw this.#unordered(after);
     }
+  }
+
+  async inspect(options: SiteCall = {}): Promise<readonly SiteFinding[]> {
+    return await inspectBucket(this.#bucket, this.lock, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#client.destroy();
+    this.#bucket.close();
   }
 
-  /** One request: a permit, and errors that say what they mean. */
-  async #call<T>(
-    key: string | undefined,
-    options: SiteCall,
-    work: (signal: AbortSignal | undefined) => Promise<T>,
-  ): Promise<T> {
-    throwIfCancelled(options.signal);
-    try {
-      // The deadline of a request begins after the wait, which is not the server's fault.
-      using _permit = await this.#permits.acquire(options.signal);
-      return await work(options.signal);
-    } catch (thrown) {
-      throwIfCancelled(options.signal);
-      throw s3Error(thrown, this.#place(key));
-    }
+  /** The bytes of an object or of a range, also of one under a marker, which is then taken away. */
+  async #read(key: string, options: SiteCall, range: string | undefined): Promise<Found> {
+    const { sdk, client, handler } = this.#bucket;
+    const send = async (VersionId?: string): Promise<Found | "hidden"> => {
+      const part = range === undefined ? {} : { Range: range };
+      const version = VersionId === undefined ? {} : { VersionId };
+      const command = new sdk.GetObjectCommand({ ...this.#bucket.at(key), ...part, ...version });
+      return await this.#bucket.request(key, options, async (how) => {
+        try {
+          const answer = await client.send(command, how);
+          const bytes = handler.bytesOf(answer.Body);
+          if (bytes.length !== answer.ContentLength) throw this.#truncated(key, bytes.length);
+          this.#versions.note(answer.VersionId);
+          const totalBytes = totalOf(answer.ContentRange) ?? answer.ContentLength;
+          return { bytes, isRange: answer.ContentRange !== undefined, totalBytes };
+        } catch (thrown) {
+          const empty = { bytes: new Uint8Array(), isRange: true };
+          if (isAnswer(thrown, 416)) {
+            const totalBytes = totalOf(headerOf(thrown, "content-range"));
+            return totalBytes === undefined ? empty : { ...empty, totalBytes };
+          }
+          // Any other 404 (bucket, user, a proxy's page) must not look like an absent object.
+          if (s3Failure(thrown).code !== "NoSuchKey") throw thrown;
+          return headerOf(thrown, "x-amz-delete-marker") === "true" ? "hidden" : ABSENT;
+        }
+      });
+    };
+    const found = await send();
+    if (found !== "hidden") return found;
+    const versionId = await this.#versions.heal(key, options);
+    if (versionId === undefined) return ABSENT;
+    this.#options.onHealed?.(key);
+    const below = await send(versionId);
+    return below === "hidden" ? ABSENT : below;
   }
 
-  #place(key?: string): S3Place {
-    const place = { site: this.name, location: this.location, bucket: this.#bucket };
-    return key === undefined ? place : { ...place, key };
+  #lockOf({ mode, periodMs }: NonNullable<S3SiteOptions["lock"]>): SiteLock {
+    const { sdk, client } = this.#bucket;
+    return {
+      mode,
+      periodMs,
+      endMs: () => lockEndMs(this.#bucket.now(), periodMs),
+      lockedUntil: async (key, options = {}) => await this.#versions.lockedUntil(key, options),
+      lockUntil: async (key, untilMs, options = {}) => {
+        const command = new sdk.PutObjectRetentionCommand({
+          ...this.#bucket.at(key),
+          Retention: { Mode: lockMode(mode), RetainUntilDate: new Date(untilMs) },
+        });
+        await this.#bucket.request(key, options, async (how) => await client.send(command, how));
+      },
+    };
+  }
+
+  #lockHeaders(key: string, { lockUntilMs }: PutCall): Partial<PutObjectCommandInput> {
+    if (this.lock === undefined || lockUntilMs === 0) return {};
+    if (lockUntilMs === undefined && key.startsWith(PROBE_PREFIX)) return {};
+    const until = new Date(lockUntilMs ?? this.lock.endMs());
+    return { ObjectLockMode: lockMode(this.lock.mode), ObjectLockRetainUntilDate: until };
+  }
+
+  /** How the store shall keep it. */
+  #keepHeaders(key: string): Partial<PutObjectCommandInput> {
+    const { sse, kmsKeyId, storageClass = {} } = this.#options;
+    const kept = key.startsWith(DATA_PREFIX) ? storageClass.data : storageClass.metadata;
+    return {
+      ...(sse === undefined ? {} : { ServerSideEncryption: sse }),
+      ...(kmsKeyId === undefined ? {} : { SSEKMSKeyId: kmsKeyId }),
+      // The SDK's type knows the classes of AWS; other stores have their own.
+      ...(kept === undefined ? {} : { StorageClass: kept as StorageClass }),
+    };
   }
 
   #truncated(key: string, sizeBytes: number): AppError {
@@ -300,73 +273,26 @@ class S3Site implements Site {
   }
 }
 
-const SILENT = {
-  trace: ignore,
-  debug: ignore,
-  info: ignore,
-  warn: ignore,
-  error: ignore,
+type StorageClass = NonNullable<PutObjectCommandInput["StorageClass"]>;
+
+type Found = {
+  readonly bytes: Uint8Array | undefined;
+  /** The server sent the range, not the whole. */
+  readonly isRange: boolean;
+  /** Of the whole object. */
+  readonly totalBytes?: number | undefined;
 };
 
-function ignore(): void {
-  // The SDK talks to the console otherwise; all that it says also comes as an error.
+const ABSENT: Found = { bytes: undefined, isRange: true };
+
+function lockMode(mode: "governance" | "compliance"): "GOVERNANCE" | "COMPLIANCE" {
+  return mode === "governance" ? "GOVERNANCE" : "COMPLIANCE";
 }
 
-function abortBy(signal: AbortSignal | undefined): { abortSignal?: AbortSignal } {
-  return signal === undefined ? {} : { abortSignal: signal };
-}
-
-async function readAuthorities(site: string, caFile: string): Promise<string> {
-  try {
-    return await readFile(caFile, "utf8");
-  } catch (thrown) {
-    throw new AppError("config", `The caFile ${caFile} of site ${site} cannot be read.`, {
-      guidance: "Name a PEM file with the certificates of the authorities to trust.",
-      context: { site },
-      cause: thrown,
-    });
-  }
-}
-
-function credentialsOf(options: S3SiteOptions): {
-  credentials?: { accessKeyId: string; secretAccessKey: string; sessionToken?: string };
-} {
-  const { accessKeyId, secretAccessKey, sessionToken } = options;
-  if (accessKeyId === undefined && secretAccessKey === undefined) return {};
-  if (accessKeyId === undefined || secretAccessKey === undefined) {
-    throw new AppError("config", `Site ${options.name} has half of its credentials.`, {
-      guidance: "Set both accessKeyId and secretAccessKey, or neither.",
-      context: { site: options.name },
-    });
-  }
-  return {
-    credentials: {
-      accessKeyId,
-      secretAccessKey,
-      ...(sessionToken === undefined ? {} : { sessionToken }),
-    },
-  };
-}
-
-/** The signature needs the body's SHA-256 too: it is taken from the checksum, not computed again. */
-function signWithKnownHash(client: S3Client): void {
-  client.middlewareStack.add(
-    (next) => async (args) => {
-      const { request } = args;
-      if (hasHeaders(request)) {
-        const checksum = request.headers["x-amz-checksum-sha256"];
-        if (checksum !== undefined) {
-          request.headers["x-amz-content-sha256"] = toHex(Uint8Array.fromBase64(checksum));
-        }
-      }
-      return await next(args);
-    },
-    { step: "build", name: "signWithKnownHash", priority: "low" },
-  );
-}
-
-function hasHeaders(request: unknown): request is { headers: Record<string, string | undefined> } {
-  return typeof request === "object" && request !== null && "headers" in request;
+/** `bytes 0-0/1234` and `bytes *\/1234`. */
+function totalOf(contentRange: string | undefined): number | undefined {
+  const total = /\/(\d+)$/.exec(contentRange ?? "")?.[1];
+  return total === undefined ? undefined : Number(total);
 }
 
 /** The checksum of a whole object; those of multipart uploads cover hashes, not bytes. */

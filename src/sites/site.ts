@@ -16,6 +16,49 @@ export type ObjectHead = {
 /** One row of a listing, in ascending byte order of keys. */
 export type ObjectRow = { readonly key: string; readonly sizeBytes: number };
 
+/** How long what is created here cannot be removed, and by whom. */
+export type LockMode = "governance" | "compliance";
+
+/**
+ * Locks of a site that puts one on all that it creates (but `probe/`). Time goes in periods, and a
+ * lock lasts to the end of the period after next; so what lives is renewed once a period, and what is
+ * no longer renewed can be removed two to three periods later.
+ */
+export interface SiteLock {
+  readonly mode: LockMode;
+  readonly periodMs: number;
+  /** When the lock ends of what is created or renewed now; by the store's clock as far as it is known. */
+  endMs(): number;
+  /** When an object's lock ends; undefined if it has none, or if there is no such object. */
+  lockedUntil(key: string, options?: SiteCall): Promise<number | undefined>;
+  /** Lets an object's lock end at a time (ms since 1970) that is later than its present end. */
+  lockUntil(key: string, untilMs: number, options?: SiteCall): Promise<void>;
+}
+
+/** One thing that a store says of itself, or that was tried on it. */
+export type SiteFinding = {
+  /** `bad`: no repository may live here. `warning`: an operator should know. */
+  readonly level: "ok" | "warning" | "bad";
+  readonly what: string;
+  readonly guidance?: string;
+};
+
+/** Options of `put`. */
+export type PutCall = SiteCall & {
+  /** Lower-case hex of the bytes; spares a hash if it is known. */
+  readonly sha256?: string;
+  /** Instead of the lock that the site would put on it: another end, or 0 for none. */
+  readonly lockUntilMs?: number;
+};
+
+/** Options of `delete`. */
+export type DeleteCall = SiteCall & {
+  /** Told of each object that stays, since it is locked until then. Without it that is an error. */
+  readonly onLocked?: (key: string, untilMs: number) => void;
+  /** Asks the store to remove what seems to be locked, too: a canary proves so that it refuses. */
+  readonly evenLocked?: boolean;
+};
+
 /** Options of every call: the signal ends the wait, and leaves the store correct. */
 export type SiteCall = { readonly signal?: AbortSignal };
 
@@ -39,17 +82,29 @@ export interface Site {
     options?: SiteCall & { readonly offset?: number; readonly length?: number },
   ): Promise<Uint8Array | undefined>;
   /** Creates the object unless the key is taken. `sha256` (hex), if known, spares a hash. Durable when it returns. */
-  put(
-    key: string,
-    bytes: Uint8Array,
-    options?: SiteCall & { readonly sha256?: string },
-  ): Promise<"created" | "exists">;
+  put(key: string, bytes: Uint8Array, options?: PutCall): Promise<"created" | "exists">;
   head(key: string, options?: SiteCall): Promise<ObjectHead | undefined>;
-  /** Removes objects; what is absent is fine. */
-  delete(keys: readonly string[], options?: SiteCall): Promise<void>;
+  /** Removes objects; what is absent is fine. On a versioned bucket the bytes go, not just the name. */
+  delete(keys: readonly string[], options?: DeleteCall): Promise<void>;
   /** All objects whose key starts with `prefix` and is greater than `after`, ascending. */
   list(prefix: string, options?: SiteCall & { readonly after?: string }): AsyncIterable<ObjectRow>;
+  /** Where what is created is locked. */
+  readonly lock?: SiteLock;
+  /** Why two writers must never be here at once, where that is so and was asked for by name. */
+  readonly weakness?: string;
+  /** For `site check`: what the store is set to that matters to backups. */
+  inspect?(options?: SiteCall): Promise<readonly SiteFinding[]>;
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What only some kinds of site have, for whoever wraps one. */
+export function extrasOf(site: Site): Pick<Site, "lock" | "weakness" | "inspect"> {
+  const { lock, weakness } = site;
+  return {
+    ...(lock === undefined ? {} : { lock }),
+    ...(weakness === undefined ? {} : { weakness }),
+    inspect: async (options) => (await site.inspect?.(options)) ?? [],
+  };
 }
 
 /** Objects are never larger than this: one PUT each, no multipart. */
