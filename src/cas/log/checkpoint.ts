@@ -39,6 +39,7 @@ const stateSchema = z.strictObject({
       forgotten: z
         .strictObject({ sequence, time, reason: z.string(), scope: scopeSchema })
         .optional(),
+      undone: z.strictObject({ sequence, time }).exactOptional(),
     }),
   ),
   everIds: z.array(randomIdSchema),

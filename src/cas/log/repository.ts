@@ -10,7 +10,6 @@ import assert from "node:assert/strict";
 import packageJson from "../../../package.json" with { type: "json" };
 import type { Doors } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
-import { sha256Hex } from "../../base/hex.ts";
 import { Semaphore } from "../../base/semaphore.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
 import type { Catalog } from "../catalog/catalog.ts";
@@ -28,6 +27,7 @@ import { closedLog, emptyLog, otherHistory, otherSite, setBack } from "./history
 import type { Place } from "./history-errors.ts";
 import { checkpointKey, logCopyKey, logKey } from "../format/ids.ts";
 import { IndexFollower } from "./index-follower.ts";
+import { putObject } from "./put-object.ts";
 import { Replay } from "./replay.ts";
 import { namedSegments, newBirths } from "./state-rules.ts";
 import { emptyState } from "./state.ts";
@@ -182,21 +182,7 @@ export class Repository {
     options: SiteCall & { readonly sha256?: string } = {},
   ): Promise<void> {
     this.#refuseToWrite(this.#state);
-    if ((await this.site.put(key, bytes, options)) === "created") return;
-    const call = callOf(options);
-    const head = await this.site.head(key, call);
-    const isSame =
-      head?.sizeBytes === bytes.length &&
-      (head.sha256 === undefined
-        ? Buffer.compare((await this.site.get(key, call)) ?? new Uint8Array(), bytes) === 0
-        : head.sha256 === (options.sha256 ?? sha256Hex(bytes)));
-    if (isSame) return;
-    throw new AppError("conflict", `${key} at ${this.site.location} has other bytes.`, {
-      guidance:
-        "A damaged or foreign object has this name. Commit a note, and send it again: it gets " +
-        "another birth, which is another name.",
-      context: { site: this.site.name, key },
-    });
+    await putObject(this.site, key, bytes, options);
   }
 
   /** The bytes of an entry that this node has read; undefined beyond its state. */

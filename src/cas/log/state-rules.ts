@@ -202,11 +202,11 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
       if (sequence === body.forget) return undefined;
       return `backup ${body.backup} is not forgotten by entry ${body.forget}`;
     },
-    effect(draft, body) {
+    effect(draft, body, { sequence, time }) {
       const record = draft.state.backups.get(body.backup);
       if (record === undefined) return;
       const { forgotten: _, ...listed } = record;
-      draft.edit("backups").set(body.backup, listed);
+      draft.edit("backups").set(body.backup, { ...listed, undone: { sequence, time } });
       revive(draft, body.revived);
     },
   },

@@ -20,6 +20,8 @@ export type BackupRecord = Readonly<BackupBody> & {
   readonly time: string;
   readonly operation: string;
   readonly forgotten?: Forgotten;
+  /** The `undo` that listed it again: what other sites forgot before does not reach it. */
+  readonly undone?: { readonly sequence: number; readonly time: string };
 };
 
 /** A pin: its backup is neither deleted nor are its packs. */
