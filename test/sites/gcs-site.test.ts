@@ -1,0 +1,419 @@
+/**
+ * The site in Google Cloud Storage against a server that speaks its JSON API (scripts/real/gcs.ts), and
+ * against a stub for tokens and for the answers that a healthy service does not give. Without a Go
+ * toolchain the real tests are skipped by name; in CI that is a failure.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { generateKeyPairSync } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startGcsServer, type RealGcs } from "../../scripts/real/gcs.ts";
+import { AppError } from "../../src/base/error.ts";
+import { sha256Hex } from "../../src/base/hex.ts";
+import { realRandom } from "../../src/base/random.ts";
+import { openGcsCredentials } from "../../src/sites/gcs-credentials.ts";
+import { openGcsSite, type GcsSiteOptions } from "../../src/sites/gcs-site.ts";
+import type { HttpAnswer, HttpRequest } from "../../src/sites/http-exchange.ts";
+import { raceCreateIfAbsent } from "../../src/sites/probe.ts";
+import type { Site } from "../../src/sites/site.ts";
+import { keysOf, siteContract, text, thrownBy } from "./contract.ts";
+
+const DIRECTORY = await mkdtemp(join(tmpdir(), "astacus-gcs-"));
+const server = await startGcsServer({ directory: DIRECTORY });
+afterAll(async () => {
+  if (!("missing" in server)) await server.stop();
+  await rm(DIRECTORY, { recursive: true });
+});
+
+if ("missing" in server) {
+  test.skip(`a server like Google's [needs ${server.missing}]`, () => undefined);
+} else {
+  againstServer(server);
+}
+
+function againstServer(real: RealGcs): void {
+  siteContract("a GCS site on fake-gcs-server", async () => {
+    const open = async (): Promise<Site> => await openReal(real, { prefix: "contract" });
+    const site = await open();
+    return {
+      site,
+      reopen: open,
+      [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
+    };
+  });
+
+  describe("a GCS site on fake-gcs-server", () => {
+    test("the server overwrites without the condition, so the condition is what is tested", async () => {
+      await using site = await openReal(real, {});
+      await site.put("bare/a", text("1"));
+      const query = "uploadType=media&name=bare%2Fa";
+      const address = `${real.endpoint}/upload/storage/v1/b/${real.bucket}/o?${query}`;
+      expect((await fetch(address, { method: "POST", body: "2" })).status).toBe(200);
+      expect(await site.get("bare/a")).toEqual(text("2"));
+      expect(await site.put("bare/a", text("3"))).toBe("exists");
+      expect(await site.get("bare/a")).toEqual(text("2"));
+    });
+
+    test("names a bucket that is missing, whatever is read", async () => {
+      await using site = await openReal(real, { bucket: "no-such-bucket" });
+      const calls = [
+        async () => await site.get("a"),
+        async () => await site.head("a"),
+        async () => await site.delete(["a"]),
+        async () => await keysOf(site, ""),
+      ];
+      for (const call of calls) {
+        const error = await thrownBy(call());
+        expect(error).toHaveProperty("kind", "not-found");
+        expect(error).toHaveProperty("message", expect.stringContaining("no-such-bucket"));
+      }
+    });
+
+    test("tells the checksum of what was sent, and sends nothing under a wrong one", async () => {
+      await using site = await openReal(real, {});
+      await site.put("checksum", text("x"));
+      expect(await site.head("checksum")).toEqual({ sizeBytes: 1, sha256: sha256Hex(text("x")) });
+      const wrong = sha256Hex(text("what was meant"));
+      const error = await thrownBy(site.put("altered", text("what came"), { sha256: wrong }));
+      expect(error).toMatchObject({ kind: "damaged", retryable: true });
+      expect(await site.get("altered")).toBeUndefined();
+    });
+
+    test("has altered bytes refused by the server", async () => {
+      await using proxy = alteringProxy(real, "what was meant", "what WAS meant");
+      await using site = await openReal(real, { proxy: proxy.origin });
+      const error = await thrownBy(site.put("altered-on-the-way", text("what was meant")));
+      expect(proxy.alteredCount()).toBe(1);
+      expect(error).toMatchObject({ kind: "damaged", retryable: true });
+      await using direct = await openReal(real, {});
+      expect(await direct.get("altered-on-the-way")).toBeUndefined();
+    });
+
+    test("creates once when twenty race, from several processes' worth of clients", async () => {
+      const sites = await Promise.all(
+        Array.from({ length: 4 }, async () => await openReal(real, {})),
+      );
+      await Promise.all(sites.map(async (site) => await raceCreateIfAbsent(site, realRandom, 20)));
+      for (const site of sites) await site[Symbol.asyncDispose]();
+    });
+
+    test("keeps to its prefix, and puts new objects into the class that is asked for", async () => {
+      await using one = await openReal(real, { prefix: "one" });
+      await using other = await openReal(real, { prefix: "/one-more/", storageClass: "COLDLINE" });
+      await one.put("a", text("1"));
+      expect(await other.put("a", text("2"))).toBe("created");
+      expect(await keysOf(one, "")).toEqual(["a"]);
+      expect(await other.get("a")).toEqual(text("2"));
+      expect(other.location).toBe(`gs://${real.bucket}/one-more`);
+      const about = await fetch(`${real.endpoint}/storage/v1/b/${real.bucket}/o/one-more%2Fa`);
+      expect(await about.json()).toHaveProperty("storageClass", "COLDLINE");
+    });
+  });
+}
+
+type Answer = (request: Request, body: Uint8Array) => Response | Promise<Response>;
+
+describe("a GCS site", () => {
+  let answer: Answer = () => new Response();
+  const stub = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: async (request) => await answer(request, await request.bytes()),
+  });
+  afterAll(async () => await stub.stop(true));
+  const options: GcsSiteOptions = {
+    name: "stub",
+    bucket: "bucket",
+    endpoint: stub.url.origin,
+    anonymous: true,
+  };
+  let site: Site;
+  beforeAll(async () => {
+    site = await openGcsSite(options);
+  });
+
+  test("turns answers into errors that say what to do and whether to try again", async () => {
+    const cases: [status: number, reason: string, kind: string, retryable: boolean][] = [
+      [503, "backendError", "unavailable", true],
+      [500, "internalError", "unavailable", true],
+      [502, "", "unavailable", true],
+      [429, "rateLimitExceeded", "unavailable", true],
+      [403, "userRateLimitExceeded", "unavailable", true],
+      [409, "conflict", "unavailable", true],
+      [408, "", "timeout", true],
+      [401, "authError", "permission", false],
+      [401, "required", "permission", false],
+      [403, "forbidden", "permission", false],
+      [403, "", "permission", false],
+      [403, "retentionPolicyNotMet", "refused", false],
+      [404, "notFound", "not-found", false],
+      [404, "", "config", false],
+      [400, "invalid", "refused", false],
+    ];
+    for (const [status, reason, kind, retryable] of cases) {
+      answer = () => errorAnswer(status, reason);
+      const error = await thrownBy(site.put("a", text("x")));
+      expect(error).toBeInstanceOf(AppError);
+      const { kind: foundKind, retryable: foundRetryable } = error as AppError;
+      expect([status, reason, foundKind, foundRetryable]).toEqual([
+        status,
+        reason,
+        kind,
+        retryable,
+      ]);
+    }
+  });
+
+  test("sends each request once, and its put with condition and checksums", async () => {
+    const seen: { readonly request: Request; readonly body: string }[] = [];
+    answer = (request, body) => {
+      seen.push({ request, body: Buffer.from(body).toString() });
+      return errorAnswer(503, "backendError");
+    };
+    await thrownBy(site.put("a b".replace(" ", "-"), text("body")));
+    await thrownBy(site.get("a"));
+    await thrownBy(keysOf(site, ""));
+    expect(seen).toHaveLength(3);
+    const [{ request, body }] = seen as [(typeof seen)[0]];
+    expect(new URL(request.url).searchParams.get("ifGenerationMatch")).toBe("0");
+    expect(body).toContain(`"md5Hash":"${md5Of("body")}"`);
+    expect(body).toContain(`"sha256":"${sha256Hex(text("body"))}"`);
+  });
+
+  test("takes no 404 for an absent object unless the bucket is there", async () => {
+    const absent = () => new Response("No such object: bucket/a", { status: 404 });
+    answer = absent;
+    expect(await site.get("a")).toBeUndefined();
+    expect(await site.head("a")).toBeUndefined();
+    await site.delete(["a"]);
+    answer = (request) =>
+      request.url.includes("maxResults=1") ? Response.json({}) : errorAnswer(404, "notFound");
+    expect(await site.get("a")).toBeUndefined();
+    for (const reason of ["notFound", ""]) {
+      answer = () => errorAnswer(404, reason);
+      for (const call of [async () => await site.get("a"), async () => await site.head("a")]) {
+        expect(await thrownBy(call())).toHaveProperty("retryable", false);
+      }
+    }
+  });
+
+  test("fails a removal if a single key of it failed, naming the key", async () => {
+    answer = (request) =>
+      request.url.includes("locked")
+        ? errorAnswer(403, "retentionPolicyNotMet")
+        : new Response(null, { status: 204 });
+    const error = await thrownBy(site.delete(["gone", "locked", "other"]));
+    expect(error).toMatchObject({ kind: "refused", context: { key: "locked" } });
+  });
+
+  test("follows the tokens of a long listing from where it shall begin", async () => {
+    const asked: string[] = [];
+    answer = (request) => {
+      const { searchParams } = new URL(request.url);
+      const token = searchParams.get("pageToken");
+      asked.push(`${searchParams.get("startOffset")} ${token}`);
+      return token === null ? listAnswer(["a", "b"], "next page") : listAnswer(["c"]);
+    };
+    expect(await keysOf(site, "", { after: "a" })).toEqual(["b", "c"]);
+    expect(asked).toEqual(["a null", "a next page"]);
+  });
+
+  test("refuses a store that lists out of order, and what does not answer in JSON", async () => {
+    for (const keys of [
+      ["b", "a"],
+      ["a", "a"],
+    ]) {
+      answer = () => listAnswer(keys);
+      expect(await thrownBy(keysOf(site, ""))).toHaveProperty("kind", "refused");
+    }
+    answer = () => new Response("<html>");
+    expect(await thrownBy(keysOf(site, ""))).toHaveProperty("kind", "config");
+    expect(await thrownBy(site.head("a"))).toHaveProperty("kind", "config");
+  });
+
+  test("cuts the range out itself where a server sends the whole", async () => {
+    answer = () => new Response("0123456789");
+    expect(await site.get("a", { offset: 2, length: 3 })).toEqual(text("234"));
+  });
+
+  test("gives a request up at its deadline, and at a cancel in its middle", async () => {
+    const arrived = Promise.withResolvers<void>();
+    answer = async () => {
+      arrived.resolve();
+      return await new Promise<Response>(() => undefined);
+    };
+    await using hasty = await openGcsSite({ ...options, requestTimeoutMs: 20 });
+    expect(await thrownBy(hasty.get("a"))).toHaveProperty("kind", "timeout");
+    const stop = new AbortController();
+    const call = thrownBy(site.put("a", text("x"), { signal: stop.signal }));
+    await arrived.promise;
+    stop.abort();
+    expect(await call).toHaveProperty("kind", "cancelled");
+  });
+
+  test("shows a service account's token, which is fetched once", async () => {
+    const asked: string[] = [];
+    const exchange = {
+      send: async (request: HttpRequest): Promise<HttpAnswer> => {
+        asked.push(request.url);
+        return tokenAnswer("token-1");
+      },
+    };
+    const key = serviceAccountKey();
+    const credentialsFile = join(DIRECTORY, "key.json");
+    await writeFile(credentialsFile, key);
+    for (const account of [{ credentials: key }, { credentialsFile }]) {
+      const headers = await openGcsCredentials({ name: "stub", ...account }, exchange);
+      for (const name of ["a", "b"]) {
+        const proof = await headers(`https://storage.googleapis.com/${name}`);
+        expect(proof).toEqual({ authorization: "Bearer token-1" });
+      }
+    }
+    expect(asked).toEqual(Array.from({ length: 2 }, () => "https://oauth2.googleapis.com/token"));
+  });
+
+  test("shows the token that a federated identity is exchanged for", async () => {
+    const { anonymous: _, ...bare } = options;
+    const seen: (string | null)[] = [];
+    answer = (request) => {
+      seen.push(request.headers.get("authorization"));
+      if (new URL(request.url).pathname !== "/exchange") return new Response("x");
+      const issued_token_type = "urn:ietf:params:oauth:token-type:access_token";
+      const token = { access_token: "token-2", token_type: "Bearer", expires_in: 3600 };
+      return Response.json({ ...token, issued_token_type });
+    };
+    const tokenFile = join(DIRECTORY, "identity-token");
+    await writeFile(tokenFile, "who I am");
+    const credentials = JSON.stringify({
+      type: "external_account",
+      audience:
+        "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+      subject_token_type: "urn:ietf:params:oauth:token-type:jwt",
+      token_url: `${stub.url.origin}/exchange`,
+      credential_source: { file: tokenFile },
+    });
+    await using federated = await openGcsSite({ ...bare, credentials });
+    expect(await federated.get("a")).toEqual(text("x"));
+    expect(seen.at(-1)).toBe("Bearer token-2");
+  });
+
+  test("asks the machine's metadata server where no credentials are named", async () => {
+    const { anonymous: _, ...bare } = options;
+    answer = (request) => {
+      const { pathname } = new URL(request.url);
+      const headers = { "metadata-flavor": "Google" };
+      if (pathname.endsWith("/token")) {
+        const token = { access_token: "token-3", token_type: "Bearer", expires_in: 3600 };
+        return Response.json(token, { headers });
+      }
+      const proof = request.headers.get("authorization") ?? "nothing";
+      return new Response(proof, { headers });
+    };
+    process.env["GCE_METADATA_HOST"] = stub.url.host;
+    try {
+      await using machine = await openGcsSite(bare);
+      expect(await machine.get("a")).toEqual(text("Bearer token-3"));
+    } finally {
+      delete process.env["GCE_METADATA_HOST"];
+    }
+  });
+
+  test("says why it has no token, and whether one may come later", async () => {
+    let status = 400;
+    const exchange = {
+      send: async (): Promise<HttpAnswer> => {
+        if (status === 0) throw Object.assign(new Error("no route"), { code: "ENOTFOUND" });
+        const bytes = text(JSON.stringify({ error: "invalid_grant" }));
+        return { status, headers: new Headers({ "content-type": "application/json" }), bytes };
+      },
+    };
+    const account = { name: "stub", credentials: serviceAccountKey() };
+    const headers = await openGcsCredentials(account, exchange);
+    const refused = await thrownBy(headers("https://storage.googleapis.com/"));
+    expect(refused).toMatchObject({ kind: "permission", retryable: false });
+    expect(Bun.inspect(refused)).not.toContain("PRIVATE KEY");
+    for (const passing of [503, 429, 0]) {
+      status = passing;
+      const error = await thrownBy(headers("https://storage.googleapis.com/"));
+      expect(error).toMatchObject({ kind: "unavailable", retryable: true });
+    }
+  });
+
+  test("refuses credentials that are wrong or too many, and never repeats them", async () => {
+    const wrong: GcsSiteOptions[] = [
+      { ...options, credentials: "{}" },
+      { name: "stub", bucket: "bucket", credentials: "secret-of-tests" },
+      { name: "stub", bucket: "bucket", credentials: '{"type": "secret-of-tests"}' },
+      { name: "stub", bucket: "bucket", credentials: "{}", credentialsFile: "key.json" },
+      { name: "stub", bucket: "bucket", credentialsFile: join(DIRECTORY, "absent.json") },
+      { ...options, prefix: "a/../b" },
+      { ...options, caFile: join(DIRECTORY, "absent.pem") },
+    ];
+    for (const one of wrong) {
+      const error = await thrownBy(openGcsSite(one));
+      expect(error).toHaveProperty("kind", "config");
+      expect(Bun.inspect(error)).not.toContain("secret-of-tests");
+    }
+  });
+});
+
+async function openReal(real: RealGcs, change: Partial<GcsSiteOptions>): Promise<Site> {
+  const { endpoint, bucket } = real;
+  return await openGcsSite({ name: "real", endpoint, bucket, anonymous: true, ...change });
+}
+
+/** Replaces words in what is uploaded, same length. */
+function alteringProxy(real: RealGcs, before: string, after: string) {
+  let count = 0;
+  const proxy = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: async (request) => {
+      const { method, headers } = request;
+      const sent = Buffer.from(await request.bytes());
+      const at = sent.indexOf(before);
+      if (method === "POST" && at >= 0) {
+        count += 1;
+        sent.write(after, at);
+      }
+      const { pathname, search } = new URL(request.url);
+      return await fetch(`${real.endpoint}${pathname}${search}`, { method, headers, body: sent });
+    },
+  });
+  return {
+    origin: proxy.url.origin,
+    alteredCount: () => count,
+    [Symbol.asyncDispose]: async () => await proxy.stop(true),
+  };
+}
+
+function serviceAccountKey(): string {
+  const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  return JSON.stringify({
+    type: "service_account",
+    private_key: privateKey.export({ type: "pkcs8", format: "pem" }),
+    client_email: "test@test.iam.gserviceaccount.com",
+  });
+}
+
+function tokenAnswer(token: string): HttpAnswer {
+  const body = { access_token: token, token_type: "Bearer", expires_in: 3600 };
+  const headers = new Headers({ "content-type": "application/json" });
+  return { status: 200, headers, bytes: text(JSON.stringify(body)) };
+}
+
+function errorAnswer(status: number, reason: string): Response {
+  if (reason === "") return new Response("<html>oops</html>", { status });
+  const error = { code: status, message: "words", errors: [{ reason, message: "words" }] };
+  return Response.json({ error }, { status });
+}
+
+function listAnswer(keys: readonly string[], nextPageToken?: string): Response {
+  const items = keys.map((name) => ({ name, size: "1" }));
+  return Response.json({ items, ...(nextPageToken === undefined ? {} : { nextPageToken }) });
+}
+
+function md5Of(value: string): string {
+  return new Bun.CryptoHasher("md5").update(value).digest("base64");
+}
