@@ -298,6 +298,13 @@ export class ChunkIndex {
     });
   }
 
+  /** Ids of packs above one, ascending. */
+  packIds(range: { readonly after: string; readonly count: number }): string[] {
+    const sql = "SELECT DISTINCT id FROM index_pack WHERE id > $after ORDER BY id LIMIT $count";
+    const query = this.#catalog.database.query<{ id: string }, typeof range>(sql);
+    return guardRead(() => query.all(range).map(({ id }) => id));
+  }
+
   /** All packs (of one segment, if named), in no order that means anything. */
   *packs(options: { readonly segment?: string } = {}): Generator<IndexedPack, void, undefined> {
     const page = this.#catalog.database.query<
