@@ -16,6 +16,8 @@ import {
 
 const EMPTY = emptyState(HEADER_HASH, HEADER);
 
+const RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
 const DRAFTS: readonly EntryDraft[] = [
   { kind: "note", body: { text: "x" } },
   { kind: "backup", body: backupBody("b", 1, { overrides: { site: idOf("s"), sequence: 3 } }) },
@@ -41,7 +43,12 @@ const DRAFTS: readonly EntryDraft[] = [
       reason: "r",
     },
   },
+  {
+    kind: "keep",
+    body: { segments: [], keys: [{ id: hashOf("k"), birth: 1, recipients: [RECIPIENT] }] },
+  },
   { kind: "closed", body: { successor: idOf("t"), reason: "r" } },
+  { kind: "rekey", body: { recipients: [RECIPIENT], keys: [{ id: hashOf("k"), birth: 1 }] } },
   { kind: "repair", body: { objects: [{ kind: "pack", id: hashOf("p"), birth: 1 }] } },
 ];
 
@@ -87,7 +94,7 @@ describe("an entry", () => {
   });
 
   test("of a reserved kind decodes as unknown, with its name", () => {
-    for (const kind of ["ship", "lock", "rekey"]) {
+    for (const kind of ["ship", "lock"]) {
       const entry = { ...nextEntry(EMPTY, { kind: "note", body: { text: "" } }), kind };
       const decoded = decodeEntry(jsonBytes({ ...entry, body: { any: ["thing"] } }), 1);
       expect(decoded).toMatchObject({ kind: "unknown", name: kind, body: { any: ["thing"] } });

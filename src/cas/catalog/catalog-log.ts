@@ -10,6 +10,8 @@ import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import { decodeEntry, entryHash } from "../log/entry.ts";
 import type { RepositoryHeader } from "../format/header.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
 import { Replay } from "../log/replay.ts";
 import { emptyState } from "../log/state.ts";
 import type { CheckpointRef, RepositoryState } from "../log/state.ts";
@@ -65,9 +67,11 @@ export type RawEntry = { readonly sequence: number; readonly bytes: Uint8Array }
 /** The log in a catalog. */
 export class CatalogLog {
   readonly #catalog: Catalog;
+  readonly #sealer: Sealer;
 
-  constructor(catalog: Catalog) {
+  constructor(catalog: Catalog, sealer: Sealer = PLAIN_SEALER) {
     this.#catalog = catalog;
+    this.#sealer = sealer;
     guardRead(() => catalog.database.run(SCHEMA));
   }
 
@@ -96,7 +100,7 @@ export class CatalogLog {
     try {
       const replay = new Replay(this.#loadSnapshot() ?? emptyState(headerHash, header));
       for (const { sequence, bytes } of this.#entriesAfter(replay.state.sequence)) {
-        replay.apply(decodeEntry(bytes, sequence), entryHash(bytes));
+        replay.apply(decodeEntry(bytes, sequence, this.#sealer), entryHash(bytes));
       }
       const { state } = replay;
       if (state.sequence === binding.sequence && state.entryHash === binding.hash) return state;
@@ -208,7 +212,7 @@ export class CatalogLog {
         "SELECT sequence, hash, bytes FROM log_snapshot ORDER BY sequence DESC LIMIT 1",
       )
       .get();
-    return row === null ? undefined : decodeCheckpoint(row.bytes, row);
+    return row === null ? undefined : decodeCheckpoint(row.bytes, row, this.#sealer);
   }
 
   *#entriesAfter(sequence: number): Generator<RawEntry, void, undefined> {
@@ -244,7 +248,7 @@ export class CatalogLog {
 
   #renewSnapshot(state: RepositoryState): void {
     const { database } = this.#catalog;
-    const { bytes, hash } = encodeCheckpoint(state);
+    const { bytes, hash } = encodeCheckpoint(state, this.#sealer);
     database.run("DELETE FROM log_snapshot");
     database
       .query("INSERT INTO log_snapshot (sequence, hash, bytes) VALUES ($sequence, $hash, $bytes)")

@@ -15,6 +15,7 @@ import type {
 } from "../format/index-segment.ts";
 import { comparePlaces, encodeSortedSegment } from "../format/index-segment.ts";
 import { SEGMENT_CHUNK_COUNT_MAX, segmentKey } from "../format/index-segment.ts";
+import type { Sealer } from "../format/seal.ts";
 import type { Repository } from "../log/repository.ts";
 import { isDeletedPack } from "../log/state.ts";
 import type { CurrentSegment, RepositoryState } from "../log/state.ts";
@@ -109,7 +110,7 @@ async function merge(
     if (segment === undefined) return undefined;
     decoded.push(segment);
   }
-  const merged = mergeSegments(repository.state, decoded);
+  const merged = mergeSegments(repository.state, decoded, repository.sealer);
   const isEmpty = merged.packs === 0;
   const output = isEmpty ? null : { id: merged.id, birth, ...sizesOf(merged) };
   const isSame = group.some(({ id }) => id === merged.id);
@@ -145,6 +146,7 @@ async function merge(
 function mergeSegments(
   state: RepositoryState,
   inputs: readonly DecodedSegment[],
+  sealer: Sealer,
 ): EncodedSegment & { readonly packIds: ReadonlySet<string> } {
   const packs = new Map<string, { readonly pack: SegmentPack; readonly input: number }>();
   for (const [input, { packs: named }] of inputs.entries()) {
@@ -168,7 +170,7 @@ function mergeSegments(
       chunks.push({ ...chunk, pack: ordinal });
     }
   }
-  const encoded = encodeSortedSegment(sorted, chunks.toSorted(comparePlaces));
+  const encoded = encodeSortedSegment(sorted, chunks.toSorted(comparePlaces), sealer);
   return { ...encoded, packIds: new Set(ordinals.keys()) };
 }
 

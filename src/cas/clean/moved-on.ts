@@ -43,7 +43,7 @@ export async function getSegment(
 ): Promise<DecodedSegment | undefined> {
   const key = segmentKey(id, birth);
   const bytes = await repository.site.get(key, signal === undefined ? {} : { signal });
-  if (bytes !== undefined) return decodeSegment(bytes, id);
+  if (bytes !== undefined) return decodeSegment(bytes, id, repository.sealer);
   const state = await repository.catchUp(signal);
   if (state.segments.get(id)?.birth !== birth) return undefined;
   throw damagedError(`Index segment ${key}`, "is missing", { segment: id });

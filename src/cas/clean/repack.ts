@@ -5,24 +5,29 @@
  * pinned backup uses, and no keep names an old one; the entry retires the old ones. Memory: one new
  * pack and its parts.
  */
-import { toHex } from "../../base/hex.ts";
 import { sha256 } from "../../base/hex.ts";
 import { type CommitRules, COMMIT_RULES } from "../write/commit-rules.ts";
 import type { IndexedPack } from "../catalog/catalog-index.ts";
 import { damagedError } from "../format/bytes.ts";
-import { encodeSegment, segmentFramesOf, segmentKey } from "../format/index-segment.ts";
+import {
+  encodeSegment,
+  segmentFramesOf,
+  segmentKey,
+  storedDirectoryLength,
+} from "../format/index-segment.ts";
 import type { SegmentPack } from "../format/index-segment.ts";
 import type { FrameRow, PackDirectory, PackKind } from "../format/pack.ts";
 import { assemblePack, cutDirectory, decodeDirectory, directoryRange } from "../format/pack.ts";
 import {
   encodeDirectory,
-  frameChecksum,
+  isStoredFrame,
   packIdOf,
   packKey,
   SALT_SIZE_BYTES,
 } from "../format/pack.ts";
 import { hasFrame } from "../format/pack-list.ts";
 import { getNamedPack } from "./pack-standing.ts";
+import type { Sealer } from "../format/seal.ts";
 import type { Repository } from "../log/repository.ts";
 import type { RepositoryState } from "../log/state.ts";
 import type { ListUse, UsedPacks } from "./used-packs.ts";
@@ -92,7 +97,7 @@ export async function runRepack(
   const birth = repository.state.sequence;
   const moved = await gatherFrames(repository, group, used, signal);
   if (moved.frames.length === 0) return undefined;
-  const made = makePack(moved, operation);
+  const made = makePack(moved, operation, repository.sealer);
   await repository.putObject(packKey(made.id, birth), made.bytes, call(signal));
   const pack: SegmentPack = {
     id: made.id,
@@ -102,7 +107,8 @@ export async function runRepack(
     kind: made.directory.kind,
     frames: segmentFramesOf(made.directory),
   };
-  const segment = encodeSegment([{ pack, directory: made.directory }]);
+  const row = { pack, directory: made.directory };
+  const segment = encodeSegment([row], repository.sealer);
   const segmentName = segmentKey(segment.id, birth);
   await repository.putObject(segmentName, segment.bytes, { sha256: segment.id, ...call(signal) });
   const { id, packs, chunks, bytes } = segment;
@@ -207,6 +213,7 @@ async function gatherFrames(
 function makePack(
   moved: Moved,
   operation: string,
+  sealer: Sealer,
 ): {
   readonly id: string;
   readonly bytes: Uint8Array;
@@ -219,8 +226,8 @@ function makePack(
   const seed = Buffer.concat([Buffer.from(operation, "latin1"), plain]);
   const directory = { kind, salt: sha256(seed).slice(0, SALT_SIZE_BYTES), frames };
   const directoryBytes = encodeDirectory(directory);
-  const pack = assemblePack(Buffer.concat(moved.stored), directoryBytes);
-  return { ...pack, directory, directoryLength: directoryBytes.length };
+  const pack = assemblePack(Buffer.concat(moved.stored), directoryBytes, sealer);
+  return { ...pack, directory, directoryLength: storedDirectoryLength({ ...pack, directory }) };
 }
 
 async function readDirectory(
@@ -232,7 +239,7 @@ async function readDirectory(
   const range = directoryRange(pack.sizeBytes, pack.directoryLength);
   const tail = await repository.site.get(key, { ...range, ...call(signal) });
   if (tail === undefined) throw damagedError(`Pack ${key}`, "is missing", { pack: key });
-  const bytes = cutDirectory(tail, `Pack ${key}`);
+  const bytes = cutDirectory(tail, `Pack ${key}`, repository.sealer);
   if (packIdOf(bytes) !== pack.id) {
     throw damagedError(`Pack ${key}`, "has a directory that does not match its name");
   }
@@ -249,16 +256,7 @@ async function readStored(
   const key = packKey(pack.id, pack.birth);
   const range = { offset: frame.offset, length: frame.storedLength };
   const stored = await repository.site.get(key, { ...range, ...call(signal) });
-  const expected = frame.checksum ?? frame.chunks[0]?.id;
-  const found =
-    stored === undefined
-      ? undefined
-      : frame.checksum === undefined
-        ? sha256(stored)
-        : frameChecksum(stored);
-  if (stored !== undefined && found !== undefined && expected !== undefined) {
-    if (toHex(found) === toHex(expected)) return stored;
-  }
+  if (stored !== undefined && isStoredFrame(stored, frame, repository.sealer)) return stored;
   throw damagedError(`Frame at ${frame.offset} of pack ${key}`, "does not match its checksum");
 }
 

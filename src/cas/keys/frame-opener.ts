@@ -10,11 +10,8 @@ import { damagedError } from "../format/bytes.ts";
 import { keyKey } from "../format/ids.ts";
 import type { ManifestOpener } from "../format/manifest.ts";
 import { PLAIN_SEALER, sessionIdOf } from "../format/seal.ts";
-import type { FrameOrigin, FrameSeal, Sealer, SessionKey } from "../format/seal.ts";
+import type { FrameOrigin, FrameSeal, Sealer, SessionKey, StoredKey } from "../format/seal.ts";
 import { unwrapWith } from "./age.ts";
-
-/** Where a session key lies, and for whom it was wrapped there. */
-export type StoredKey = { readonly birth: number; readonly recipients: readonly string[] };
 
 /** What an opener is made of. */
 export type FrameOpenerOptions = {

@@ -10,6 +10,8 @@ import { KEY_SIZE_BYTES } from "../format/node-keys.ts";
 import { sessionIdOf } from "../format/seal.ts";
 import type { FrameSealing, Sealer, SessionKey } from "../format/seal.ts";
 import { wrapFor } from "./age.ts";
+import { mustHaveRecipients } from "./repository-encryption.ts";
+import type { RepositoryEncryption } from "./repository-encryption.ts";
 
 /** A key object as log entries name it. */
 export type KeyRef = {
@@ -18,43 +20,39 @@ export type KeyRef = {
   readonly recipients: readonly string[];
 };
 
-/** What a session is made of. */
-export type WriteSessionOptions = {
+/** Where a session stores its key. */
+export type SessionHost = {
   readonly sealer: Sealer;
-  readonly random: Random;
-  readonly recipients: readonly string[];
-  /** Stores the key object, and answers with its birth. */
-  readonly put: (
-    nameOf: (birth: number) => string,
-    bytes: Uint8Array,
-    call: SiteCall,
-  ) => Promise<number>;
+  readonly state: { readonly sequence: number };
+  putObject(key: string, bytes: Uint8Array, call?: SiteCall): Promise<void>;
 };
 
 /** A session key in use. */
 export class WriteSession implements Disposable {
   readonly session: SessionKey;
-  readonly #options: WriteSessionOptions;
+  readonly #host: SessionHost;
+  readonly #recipients: readonly string[];
   #stored: Promise<KeyRef> | undefined;
 
-  constructor(options: WriteSessionOptions) {
-    const key = options.random.bytes(KEY_SIZE_BYTES);
+  constructor(host: SessionHost, encryption: RepositoryEncryption, random: Random) {
+    this.#host = host;
+    this.#recipients = mustHaveRecipients(encryption);
+    const key = random.bytes(KEY_SIZE_BYTES);
     this.session = { id: sessionIdOf(key), key };
-    this.#options = options;
   }
 
   get sealer(): Sealer {
-    return this.#options.sealer;
+    return this.#host.sealer;
   }
 
   /** For frames of contents and listings. */
   get sealing(): FrameSealing {
-    return { sealer: this.#options.sealer, session: this.session };
+    return { sealer: this.sealer, session: this.session };
   }
 
   /** For frames that every node must read: lists of packs and of chunks. */
   get nodeSealing(): FrameSealing {
-    return { sealer: this.#options.sealer, session: undefined };
+    return { sealer: this.sealer, session: undefined };
   }
 
   /** The key object is in the site when this returns; it is sent once. */
@@ -73,10 +71,11 @@ export class WriteSession implements Disposable {
   }
 
   async #send(call: SiteCall): Promise<KeyRef> {
-    const { recipients, put } = this.#options;
     const { id, key } = this.session;
+    const recipients = this.#recipients;
     const wrapped = await wrapFor(recipients, key);
-    const birth = await put((at) => keyKey(id, at), wrapped, call);
+    const birth = this.#host.state.sequence;
+    await this.#host.putObject(keyKey(id, birth), wrapped, call);
     return { id, birth, recipients };
   }
 }

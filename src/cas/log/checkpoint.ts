@@ -9,12 +9,15 @@ import { sha256Hex } from "../../base/hex.ts";
 import {
   backupBodySchema,
   closedBodySchema,
+  recipientsSchema,
   roleBodySchema,
   scopeSchema,
   segmentRefSchema,
 } from "./entry.ts";
 import { headerSchema } from "../format/header.ts";
 import { checkpointKey, hashSchema, randomIdSchema } from "../format/ids.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
 import type { CheckpointRef, Move, RepositoryState } from "./state.ts";
 import { compressZstd, decompressAtMost } from "../format/zstd.ts";
 
@@ -78,6 +81,9 @@ const stateSchema = z.strictObject({
   // Left out where nobody has spoken of them, as in checkpoints that are older than these kinds.
   roles: roleBodySchema.extend({ sequence }).exactOptional(),
   closed: closedBodySchema.extend({ sequence, time }).exactOptional(),
+  /** Of encrypted repositories: `to` is the number of the recipients in their list. */
+  keys: z.array(z.strictObject({ id: hashSchema, birth: sequence, to: sequence })).exactOptional(),
+  recipients: z.array(recipientsSchema).exactOptional(),
 });
 
 const checkpointSchema = z.strictObject({
@@ -90,7 +96,10 @@ const checkpointSchema = z.strictObject({
 type StateJson = z.infer<typeof stateSchema>;
 
 /** A checkpoint of this state. A blocked state has none: what blocks it is not in it. */
-export function encodeCheckpoint(state: RepositoryState): {
+export function encodeCheckpoint(
+  state: RepositoryState,
+  sealer: Sealer = PLAIN_SEALER,
+): {
   readonly key: string;
   readonly bytes: Uint8Array;
   readonly hash: string;
@@ -101,16 +110,22 @@ export function encodeCheckpoint(state: RepositoryState): {
     entryHash: state.entryHash,
     state: stateToJson(state),
   });
-  const bytes = compressZstd(new TextEncoder().encode(json), COMPRESSION_LEVEL);
+  const packed = compressZstd(new TextEncoder().encode(json), COMPRESSION_LEVEL);
+  const bytes = sealer.sealObject("checkpoint", new Uint8Array(packed));
   const hash = sha256Hex(bytes);
   return { key: checkpointKey(state.sequence, hash), bytes, hash };
 }
 
 /** The state in a checkpoint, if it is the one that was named. */
-export function decodeCheckpoint(bytes: Uint8Array, expected: CheckpointRef): RepositoryState {
+export function decodeCheckpoint(
+  stored: Uint8Array,
+  expected: CheckpointRef,
+  sealer: Sealer = PLAIN_SEALER,
+): RepositoryState {
   const key = checkpointKey(expected.sequence, expected.hash);
-  if (sha256Hex(bytes) !== expected.hash) throw damagedCheckpoint(key, "has another hash");
-  const raw = decompressAtMost(bytes, RAW_SIZE_BYTES_MAX, key);
+  if (sha256Hex(stored) !== expected.hash) throw damagedCheckpoint(key, "has another hash");
+  const packed = sealer.openObject("checkpoint", stored, key);
+  const raw = decompressAtMost(packed, RAW_SIZE_BYTES_MAX, key);
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(raw));
@@ -149,6 +164,7 @@ function stateToJson(state: RepositoryState): StateJson {
     lastCleanup: state.lastCleanup ?? null,
     ...(state.roles === undefined ? {} : { roles: state.roles }),
     ...(state.closed === undefined ? {} : { closed: state.closed }),
+    ...keysToJson(state.keys),
   };
 }
 
@@ -179,6 +195,7 @@ function stateFromJson(
     deleted: new Map(json.deleted.map(({ pack, ...value }) => [pack, value])),
     moves: movesFromJson(json.moves),
     repairs: new Map(json.births.map(({ pack, birth }) => [pack, birth])),
+    keys: keysFromJson(json),
     ...(checkpoint === null ? {} : { checkpoint }),
     ...(lastCleanup === null ? {} : { lastCleanup }),
     ...(roles === undefined ? {} : { roles }),
@@ -207,6 +224,26 @@ function movesToJson(moves: RepositoryState["moves"]): StateJson["moves"] {
       to: [...move.to],
       backups: backups.toSorted(),
     }));
+}
+
+/** Nearly all keys have the same recipients, which are written once. */
+function keysToJson(keys: RepositoryState["keys"]): Pick<StateJson, "keys" | "recipients"> {
+  if (keys.size === 0) return {};
+  const numbers = new Map<string, number>();
+  const recipients: string[][] = [];
+  const list = Array.from(keys, ([id, key]) => {
+    const name = key.recipients.join(" ");
+    const to = numbers.get(name) ?? recipients.push([...key.recipients]) - 1;
+    numbers.set(name, to);
+    return { id, birth: key.birth, to };
+  });
+  return { keys: list, recipients };
+}
+
+function keysFromJson({ keys = [], recipients = [] }: StateJson): RepositoryState["keys"] {
+  return new Map(
+    keys.map(({ id, birth, to }) => [id, { birth, recipients: recipients[to] ?? [] }]),
+  );
 }
 
 function movesFromJson(rowsOfMoves: StateJson["moves"]): RepositoryState["moves"] {

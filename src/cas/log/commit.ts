@@ -10,6 +10,7 @@ import type { Site, SiteCall } from "../../sites/site.ts";
 import { decodeEntry, encodeEntry, entryHash } from "./entry.ts";
 import type { EntryDraft, EntryEnvelope, KnownEntry } from "./entry.ts";
 import { drawId, logKey } from "../format/ids.ts";
+import type { Sealer } from "../format/seal.ts";
 import { applyEntry } from "./replay.ts";
 import type { CheckpointRef, RepositoryState } from "./state.ts";
 
@@ -32,6 +33,7 @@ export type EntryContext = {
   readonly checkpoint: CheckpointRef | undefined;
   /** The lowest and highest birth of all that it newly names, those of packs included. */
   readonly births: readonly [lowest: number, highest: number] | null;
+  readonly sealer?: Sealer;
 };
 
 const SEND_COUNT_MAX = 4;
@@ -65,8 +67,8 @@ export function prepareEntry(
     births: context.births === null ? null : [...context.births],
     body: draft.body,
   } as KnownEntry;
-  const bytes = encodeEntry(entry);
-  const next = applyEntry(state, decodeEntry(bytes, sequence), entryHash(bytes));
+  const bytes = encodeEntry(entry, context.sealer);
+  const next = applyEntry(state, decodeEntry(bytes, sequence, context.sealer), entryHash(bytes));
   if (next.void === undefined) return { sequence, bytes, state: next.state };
   throw new AppError("refused", `Nothing was committed: the entry would be void (${next.void}).`, {
     guidance:

@@ -8,7 +8,10 @@ import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
 import { FORMAT_VERSION } from "../format/header.ts";
 import { hashSchema, logKey, randomIdSchema, SEQUENCE_MAX } from "../format/ids.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
 import { treeRootSchema } from "../format/tree.ts";
+import { recipientSchema } from "../keys/age.ts";
 
 export { logKey } from "../format/ids.ts";
 
@@ -106,6 +109,18 @@ const repairedSchema = z.strictObject({
 
 const segmentsSchema = z.array(segmentRefSchema).max(NAME_COUNT_MAX);
 
+/** For whom a session key is wrapped. */
+export const recipientsSchema = z.array(recipientSchema).min(1).max(100);
+
+const keySchema = z.strictObject({ id: hashSchema, birth: birthSchema });
+
+/** Key objects that an entry brings; left out in plain repositories, and where there are none. */
+const keysSchema = z
+  .array(keySchema.extend({ recipients: recipientsSchema }))
+  .min(1)
+  .max(NAME_COUNT_MAX)
+  .exactOptional();
+
 /** The body of a `backup`. */
 export const backupBodySchema = z.strictObject({
   backup: randomIdSchema,
@@ -126,12 +141,13 @@ export const backupBodySchema = z.strictObject({
   listPacks: packsSchema,
   totals: totalsSchema,
   overrides: overrideSchema.optional(),
+  keys: keysSchema,
 });
 
 const BODY_SCHEMAS = {
   note: z.strictObject({ text: textSchema, header: hashSchema.optional() }),
   backup: backupBodySchema,
-  keep: z.strictObject({ segments: segmentsSchema }),
+  keep: z.strictObject({ segments: segmentsSchema, keys: keysSchema }),
   forget: z.strictObject({ backups: backupsSchema, reason: textSchema, scope: scopeSchema }),
   undo: z.strictObject({ backup: randomIdSchema, forget: sequenceSchema, revived: packsSchema }),
   retire: z.strictObject({ packs: z.array(hashSchema).max(RETIRE_PACK_COUNT_MAX) }),
@@ -146,6 +162,10 @@ const BODY_SCHEMAS = {
   repack: z.strictObject({ from: packsSchema, to: packsSchema, segments: segmentsSchema }),
   role: roleBodySchema,
   closed: closedBodySchema,
+  rekey: z.strictObject({
+    recipients: recipientsSchema,
+    keys: z.array(keySchema).max(NAME_COUNT_MAX),
+  }),
   repair: z.strictObject({ objects: z.array(repairedSchema).min(1).max(NAME_COUNT_MAX) }),
 } as const;
 
@@ -178,6 +198,20 @@ const envelopeSchema = z.strictObject({
   checkpoint: z.strictObject({ sequence: sequenceSchema, hash: hashSchema }).nullable(),
   births: z.tuple([birthSchema, birthSchema]).nullable(),
   body: z.unknown(),
+});
+
+const placeSchema = z.looseObject({
+  v: z.literal(0),
+  sequence: sequenceSchema,
+  previous: hashSchema,
+});
+
+/** An entry of an encrypted repository, as everybody sees it. */
+const sealedEntrySchema = z.strictObject({
+  v: z.literal(0),
+  sequence: sequenceSchema,
+  previous: hashSchema,
+  sealed: z.base64(),
 });
 
 /** What all entries have around their bodies. */
@@ -217,15 +251,34 @@ export type EntryDraft = {
  * @example
  * await site.put(logKey(entry.sequence), encodeEntry(entry));
  */
-export function encodeEntry(entry: KnownEntry): Uint8Array {
+export function encodeEntry(entry: KnownEntry, sealer: Sealer = PLAIN_SEALER): Uint8Array {
   const { kind, body, ...envelope } = entry;
   const checked = envelopeSchema.parse({ ...envelope, kind, body: BODY_SCHEMAS[kind].parse(body) });
-  return new TextEncoder().encode(`${JSON.stringify(checked)}\n`);
+  const text = JSON.stringify(checked);
+  if (sealer.isPlain) return new TextEncoder().encode(`${text}\n`);
+  const sealed = sealer.sealObject("log", new TextEncoder().encode(text));
+  const { v, sequence, previous } = checked;
+  const outer = { v, sequence, previous, sealed: Buffer.from(sealed).toString("base64") };
+  return new TextEncoder().encode(`${JSON.stringify(sealedEntrySchema.parse(outer))}\n`);
+}
+
+/** The hash that an entry says the one before it has; an encrypted one shows it to everybody. */
+export function previousOf(bytes: Uint8Array, sequence: number): string {
+  const value = parseJson(bytes, sequence);
+  const sealed = sealedEntrySchema.safeParse(value);
+  if (!sealed.success) return decodeEntry(bytes, sequence).previous;
+  if (sealed.data.sequence === sequence) return sealed.data.previous;
+  throw damagedEntry(sequence, `it says that it is entry ${sealed.data.sequence}`);
 }
 
 /** The entry in these bytes, which were found at `sequence`. */
-export function decodeEntry(bytes: Uint8Array, sequence: number): Entry {
-  const value = parseJson(bytes, sequence);
+export function decodeEntry(
+  bytes: Uint8Array,
+  sequence: number,
+  sealer: Sealer = PLAIN_SEALER,
+): Entry {
+  const outer = parseJson(bytes, sequence);
+  const value = sealer.isPlain ? outer : openEntry(outer, sequence, sealer);
   const { kind, body, ...envelope } = check(envelopeSchema, value, sequence);
   if (envelope.sequence !== sequence) {
     throw damagedEntry(sequence, `it says that it is entry ${envelope.sequence}`);
@@ -242,6 +295,21 @@ export function entryHash(bytes: Uint8Array): string {
 /** True for a kind of the table. */
 export function isEntryKind(kind: string): kind is EntryKind {
   return Object.hasOwn(BODY_SCHEMAS, kind);
+}
+
+/** The JSON of an entry out of the one that seals it; both say where it stands. */
+function openEntry(value: unknown, sequence: number, sealer: Sealer): unknown {
+  const outer = check(sealedEntrySchema, value, sequence);
+  const stored = new Uint8Array(Buffer.from(outer.sealed, "base64"));
+  const inner = parseJson(sealer.openObject("log", stored, logKey(sequence)), sequence);
+  const place = placeSchema.safeParse(inner);
+  const isSame =
+    place.success &&
+    place.data.v === outer.v &&
+    place.data.sequence === outer.sequence &&
+    place.data.previous === outer.previous;
+  if (isSame) return inner;
+  throw damagedEntry(sequence, "what is sealed in it belongs to another place of the log");
 }
 
 // The schema of the kind has passed the body, which the type system cannot follow.

@@ -17,6 +17,10 @@ import {
 } from "../format/header.ts";
 import type { ChunkerRule, RepositoryHeader } from "../format/header.ts";
 import { drawId, logKey } from "../format/ids.ts";
+import type { NodeKeys } from "../format/node-keys.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
+import { encryptionHeader, sealerFor } from "../keys/repository-encryption.ts";
 import { emptyState } from "./state.ts";
 import { findFirstTip } from "./tip.ts";
 
@@ -56,6 +60,8 @@ export type InitOptions = SiteCall & {
   readonly node?: string;
   /** The repository that this site becomes another copy of. */
   readonly repository?: string;
+  /** Makes it an encrypted one. */
+  readonly keys?: NodeKeys | undefined;
 };
 
 /** Makes a repository at a site: header and entry 1. What an interrupted call began is finished. */
@@ -77,7 +83,7 @@ export async function initRepository(site: Site, options: InitOptions): Promise<
       created: new Date(clock.now()).toISOString(),
       hash: "sha256",
       chunker: options.chunker,
-      encryption: null,
+      encryption: encryptionHeader(options.keys),
     };
     const bytes = encodeHeader(header);
     if ((await site.put(HEADER_KEY, bytes, call)) === "exists") throw taken(site);
@@ -92,6 +98,7 @@ export async function initRepository(site: Site, options: InitOptions): Promise<
     writer: { node: options.node ?? "site init", version: packageJson.version },
     checkpoint: undefined,
     births: null,
+    sealer: sealerOf(header, options.keys, site),
   });
   if ((await site.put(logKey(1), entry.bytes, call)) === "exists") throw taken(site);
   return header;
@@ -102,6 +109,11 @@ export async function getHeader(site: Site, call: SiteCall = {}): Promise<FoundH
   const bytes = await site.get(HEADER_KEY, call);
   if (bytes === undefined) return undefined;
   return { header: decodeHeader(bytes, site.location), hash: headerHash(bytes) };
+}
+
+function sealerOf(header: RepositoryHeader, keys: NodeKeys | undefined, site: Site): Sealer {
+  if (keys === undefined && header.encryption === null) return PLAIN_SEALER;
+  return sealerFor(header, keys === undefined ? undefined : { keys, recipients: [] }, site);
 }
 
 function missingHeader(site: Site): AppError {

@@ -12,6 +12,8 @@ import type { CatalogLog } from "../catalog/catalog-log.ts";
 import type { ChunkIndex } from "../catalog/catalog-index.ts";
 import { decodeSegment, segmentKey } from "../format/index-segment.ts";
 import type { DecodedSegment } from "../format/index-segment.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
 import { isDeletedPack } from "./state.ts";
 import type { RepositoryState } from "./state.ts";
 
@@ -25,6 +27,7 @@ export class IndexFollower {
   readonly #site: Site;
   readonly #index: ChunkIndex;
   readonly #log: CatalogLog;
+  readonly #sealer: Sealer;
   /** Current segments that cannot be read, by id: their chunks look new, and are sent again. */
   readonly #problems = new Map<string, AppError>();
 
@@ -32,7 +35,9 @@ export class IndexFollower {
     readonly site: Site;
     readonly index: ChunkIndex;
     readonly log: CatalogLog;
+    readonly sealer?: Sealer;
   }) {
+    this.#sealer = parts.sealer ?? PLAIN_SEALER;
     this.#site = parts.site;
     this.#index = parts.index;
     this.#log = parts.log;
@@ -136,7 +141,7 @@ export class IndexFollower {
   #decode({ ref, bytes }: Fetched): DecodedSegment | AppError {
     if (bytes === undefined) return missingSegment(this.#site, segmentKey(ref.id, ref.birth));
     try {
-      return decodeSegment(bytes, ref.id);
+      return decodeSegment(bytes, ref.id, this.#sealer);
     } catch (thrown) {
       if (!(thrown instanceof AppError) || thrown.kind !== "damaged") throw thrown;
       return thrown;

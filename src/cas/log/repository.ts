@@ -26,6 +26,11 @@ import type { RepositoryHeader } from "../format/header.ts";
 import { closedLog, emptyLog, otherHistory, otherSite, setBack } from "./history-errors.ts";
 import type { Place } from "./history-errors.ts";
 import { checkpointKey, logCopyKey, logKey } from "../format/ids.ts";
+import type { Sealer } from "../format/seal.ts";
+import { FrameOpener } from "../keys/frame-opener.ts";
+import { mustBeSealed, sealerFor } from "../keys/repository-encryption.ts";
+import type { RepositoryEncryption } from "../keys/repository-encryption.ts";
+import { WriteSession } from "../keys/write-session.ts";
 import { IndexFollower } from "./index-follower.ts";
 import { putObject } from "./put-object.ts";
 import { Replay } from "./replay.ts";
@@ -50,6 +55,8 @@ export type RepositoryOptions = SiteCall & {
   readonly node: string;
   /** What the configuration remembers; anything else is refused. */
   readonly expected?: { readonly repository?: string; readonly site?: string };
+  /** What an encrypted repository is opened with; a plain one refuses it. */
+  readonly encryption?: RepositoryEncryption | undefined;
   /** Nothing is written to the site. */
   readonly readOnly?: boolean;
   /**
@@ -77,6 +84,8 @@ export class Repository {
   readonly header: RepositoryHeader;
   readonly site: Site;
   readonly index: ChunkIndex;
+  /** The node's side of encryption; does nothing in a plain repository. */
+  readonly sealer: Sealer;
   /** Why the catalog had to be built again at this opening, if it had. */
   readonly rebuilt: string | undefined;
   readonly #options: RepositoryOptions;
@@ -93,8 +102,10 @@ export class Repository {
     this.header = header.header;
     this.site = site;
     this.index = new ChunkIndex(catalog);
-    this.#log = new CatalogLog(catalog);
-    this.#follower = new IndexFollower({ site, index: this.index, log: this.#log });
+    this.sealer = sealerFor(header.header, options.encryption, site);
+    const { sealer } = this;
+    this.#log = new CatalogLog(catalog, sealer);
+    this.#follower = new IndexFollower({ site, index: this.index, log: this.#log, sealer });
     const loaded = this.#load(header);
     this.#state = loaded.state;
     this.index.setRepairs(loaded.state.repairs);
@@ -182,7 +193,20 @@ export class Repository {
     options: SiteCall & { readonly sha256?: string } = {},
   ): Promise<void> {
     this.#refuseToWrite(this.#state);
+    mustBeSealed(this.sealer, key, bytes);
     await putObject(this.site, key, bytes, options);
+  }
+
+  /** What opens frames and manifests, with these identities of age beside the node keys. */
+  openerFor(identities: readonly string[] = []): FrameOpener {
+    const { sealer, site } = this;
+    return new FrameOpener({ sealer, site, keys: () => this.#state.keys, identities });
+  }
+
+  /** Draws the session key of an operation; undefined in a plain repository. */
+  beginSession(): WriteSession | undefined {
+    const { encryption, doors } = this.#options;
+    return encryption === undefined ? undefined : new WriteSession(this, encryption, doors.random);
   }
 
   /** The bytes of an entry that this node has read; undefined beyond its state. */
@@ -301,12 +325,12 @@ export class Repository {
   async #readCheckpoint(tip: Tip, call: SiteCall): Promise<RepositoryState | undefined> {
     const bytes = tip.found.get(tip.sequence);
     assert(bytes !== undefined);
-    const ref = decodeEntry(bytes, tip.sequence).checkpoint;
+    const ref = decodeEntry(bytes, tip.sequence, this.sealer).checkpoint;
     if (ref === null) return undefined;
     const found = await this.site.get(checkpointKey(ref.sequence, ref.hash), call);
     if (found === undefined) return undefined;
     try {
-      const state = decodeCheckpoint(found, ref);
+      const state = decodeCheckpoint(found, ref, this.sealer);
       return state.headerHash === this.#state.headerHash ? state : undefined;
     } catch (thrown) {
       if (thrown instanceof AppError && thrown.kind === "damaged") return undefined;
@@ -321,7 +345,7 @@ export class Repository {
     for await (const entries of readEntries(this.site, range, { ...call, found: tip.found })) {
       const replay = new Replay(state);
       for (const { sequence, bytes } of entries) {
-        const entry = decodeEntry(bytes, sequence);
+        const entry = decodeEntry(bytes, sequence, this.sealer);
         if (entry.kind === "merge") this.#follower.forgetDropped(replay.state, entry.body.dropped);
         replay.apply(entry, entryHash(bytes));
       }
@@ -395,6 +419,7 @@ export class Repository {
       writer: { node, version: packageJson.version },
       checkpoint: this.#checkpoint,
       births: await this.#birthsOf(state, draft, call),
+      sealer: this.sealer,
     });
     this.#log.setPending(entry);
     if ((await this.#send(entry, call)) === "lost") return undefined;
@@ -450,10 +475,11 @@ export class Repository {
   async #writeCheckpoint(state: RepositoryState, call: SiteCall): Promise<void> {
     const newest = newerCheckpoint(state.checkpoint, this.#checkpoint)?.sequence ?? 0;
     if (state.sequence - newest < CHECKPOINT_ENTRY_COUNT) return;
-    const { key, bytes, hash } = encodeCheckpoint(state);
+    const { sealer } = this;
+    const { key, bytes, hash } = encodeCheckpoint(state, sealer);
     const ref = { sequence: state.sequence, hash };
     // A wrong one would mislead every new node, so it is read before it is sent.
-    assert.equal(encodeCheckpoint(decodeCheckpoint(bytes, ref)).hash, hash);
+    assert.equal(encodeCheckpoint(decodeCheckpoint(bytes, ref, sealer), sealer).hash, hash);
     await this.putObject(key, bytes, { ...call, sha256: hash });
     this.#checkpoint = ref;
   }

@@ -5,6 +5,7 @@
 import type { BackupBody, EntryBodies, EntryDraft, EntryKind, EntryOf } from "./entry.ts";
 import type { BackupRecord, CurrentSegment, Deleted, Keep, Move, Pin } from "./state.ts";
 import { areBetterRoles } from "./state.ts";
+import type { StoredKey } from "../format/seal.ts";
 import type { RepositoryState, Retired } from "./state.ts";
 
 type Tables = {
@@ -17,6 +18,7 @@ type Tables = {
   deleted: Map<string, Deleted>;
   moves: Map<string, readonly Move[]>;
   repairs: Map<string, number>;
+  keys: Map<string, StoredKey>;
 };
 
 /** A state that is being written; a table is copied before its first change. */
@@ -165,6 +167,7 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
       // A repack spoke for the list that was there then, not for this one.
       if (draft.state.moves.has(body.backup)) draft.edit("moves").delete(body.backup);
       makeCurrent(draft, body.segments, sequence);
+      addKeys(draft, body.keys);
       revive(draft, body.revived);
       if (draft.state.keeps.has(operation)) draft.edit("keeps").delete(operation);
     },
@@ -174,6 +177,7 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
     effect(draft, body, entry) {
       const { sequence, time, operation, writer } = entry;
       makeCurrent(draft, body.segments, sequence);
+      addKeys(draft, body.keys);
       const before = draft.state.keeps.get(operation)?.segments ?? [];
       const segments = [...new Set([...before, ...body.segments.map(({ id }) => id)])];
       draft.edit("keeps").set(operation, { segments, sequence, time, node: writer.node });
@@ -302,6 +306,18 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
     effect: (draft, body, { sequence, time }) => draft.set({ closed: { ...body, sequence, time } }),
   },
 
+  rekey: {
+    voidBecause(state, body) {
+      const missing = body.keys.find(({ id }) => !state.keys.has(id));
+      return missing === undefined ? undefined : `session key ${missing.id} is not here`;
+    },
+    effect(draft, { keys, recipients }) {
+      if (keys.length === 0) return;
+      const table = draft.edit("keys");
+      for (const { id, birth } of keys) table.set(id, { birth, recipients });
+    },
+  },
+
   repair: {
     voidBecause(state, body) {
       // Which packs there are is not in the state; who commits has looked.
@@ -317,6 +333,14 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
     },
   },
 };
+
+/** The first object of a key is as good as any later one. */
+function addKeys(draft: StateDraft, keys: EntryBodies["keep"]["keys"] = []): void {
+  const fresh = keys.filter(({ id }) => !draft.state.keys.has(id));
+  if (fresh.length === 0) return;
+  const table = draft.edit("keys");
+  for (const { id, birth, recipients } of fresh) table.set(id, { birth, recipients });
+}
 
 function repair(draft: StateDraft, { kind, id, birth }: Repaired): void {
   if (kind === "pack") {

@@ -5,6 +5,7 @@
  */
 import type { BackupBody, EntryBodies } from "./entry.ts";
 import type { RepositoryHeader } from "../format/header.ts";
+import type { StoredKey } from "../format/seal.ts";
 
 /** Why and since when a backup is forgotten. */
 export type Forgotten = {
@@ -98,6 +99,8 @@ export type RepositoryState = {
   readonly moves: ReadonlyMap<string, readonly Move[]>;
   /** The births under which repaired packs lie, whatever the segments say. */
   readonly repairs: ReadonlyMap<string, number>;
+  /** Session keys of an encrypted repository by id: where each lies, and who can open it. */
+  readonly keys: ReadonlyMap<string, StoredKey>;
   readonly checkpoint?: CheckpointRef;
   /** The first entry of the newest operation that retired or deleted something. */
   readonly lastCleanup?: { readonly sequence: number; readonly operation: string };
@@ -127,6 +130,7 @@ export function emptyState(headerHash: string, header: RepositoryHeader): Reposi
     retired: new Map(),
     deleted: new Map(),
     moves: new Map(),
+    keys: new Map(),
     repairs: new Map(),
   };
 }

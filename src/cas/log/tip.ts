@@ -9,7 +9,7 @@ import { AppError } from "../../base/error.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
 import type { RawEntry } from "../catalog/catalog-log.ts";
-import { decodeEntry, entryHash } from "./entry.ts";
+import { entryHash, previousOf } from "./entry.ts";
 import { logCopyKey, logKey, SEQUENCE_MAX } from "../format/ids.ts";
 
 /** How a tip is looked for. */
@@ -182,13 +182,11 @@ async function readSlot(
   const bytes = (await site.get(key, options)) ?? (await site.get(key, options));
   if (bytes !== undefined) return bytes;
   if (sequence === to) throw vanished(site, sequence);
-  const next = decodeEntry(
-    await readSlot(site, { sequence: sequence + 1, to }, options),
-    sequence + 1,
-  );
-  const copy = await site.get(logCopyKey(next.previous), options);
-  if (copy !== undefined && entryHash(copy) === next.previous) return copy;
-  throw damagedLog(site, sequence, "is missing, though later entries are there", next.previous);
+  const next = await readSlot(site, { sequence: sequence + 1, to }, options);
+  const previous = previousOf(next, sequence + 1);
+  const copy = await site.get(logCopyKey(previous), options);
+  if (copy !== undefined && entryHash(copy) === previous) return copy;
+  throw damagedLog(site, sequence, "is missing, though later entries are there", previous);
 }
 
 /** Reads again where an entry does not fit its successor: the fault may be on the way. */
@@ -217,7 +215,7 @@ async function proveChain(
 
 function fits(bytes: Uint8Array, next: Uint8Array, nextSequence: number): boolean {
   try {
-    return decodeEntry(next, nextSequence).previous === entryHash(bytes);
+    return previousOf(next, nextSequence) === entryHash(bytes);
   } catch (thrown) {
     if (thrown instanceof AppError && thrown.kind === "damaged") return false;
     throw thrown;

@@ -64,7 +64,7 @@ async function verifyEntries(options: LogCheckOptions): Promise<number> {
         continue;
       }
       try {
-        expected = decodeEntry(bytes, sequence).previous;
+        expected = decodeEntry(bytes, sequence, options.repository.sealer).previous;
       } catch (thrown) {
         problems.addThrown(thrown, key);
       }
@@ -101,7 +101,7 @@ async function verifyCheckpoint(options: LogCheckOptions): Promise<void> {
   const bytes = await getObject(options, key);
   if (bytes === undefined) return;
   try {
-    decodeCheckpoint(bytes, checkpoint);
+    decodeCheckpoint(bytes, checkpoint, options.repository.sealer);
   } catch (thrown) {
     options.problems.addThrown(thrown, key);
   }
@@ -130,7 +130,7 @@ async function verifySegment(
     const bytes = await getObject(options, key);
     if (bytes === undefined) return;
     try {
-      for (const _ of decodeSegment(bytes, segment.id).chunks()) {
+      for (const _ of decodeSegment(bytes, segment.id, repository.sealer).chunks()) {
         // Each row is checked as it is decoded.
       }
     } catch (thrown) {

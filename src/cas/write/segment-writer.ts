@@ -100,7 +100,7 @@ export class SegmentWriter {
     this.#signal?.throwIfAborted();
     const rows = this.#journal.listUnnamed(this.#operation, SEGMENT_CHUNK_COUNT);
     if (rows.length === 0) return false;
-    const segment = encodeSegment(rows);
+    const segment = encodeSegment(rows, this.#repository.sealer);
     const birth = this.#repository.state.sequence;
     await this.#repository.putObject(segmentKey(segment.id, birth), segment.bytes, {
       sha256: segment.id,
