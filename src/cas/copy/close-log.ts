@@ -1,0 +1,40 @@
+/**
+ * The end of a site's log. Whoever meets it goes to the successor; what lies there can still be read
+ * and copied, and nothing is removed any more.
+ */
+import { AppError } from "../../base/error.ts";
+import { closedLog } from "../log/history-errors.ts";
+import type { Repository } from "../log/repository.ts";
+import type { Closed } from "../log/state.ts";
+import { callOf } from "./copy-side.ts";
+import type { CommitHow } from "./roles.ts";
+
+/** Closes a log; one that was closed for the same successor is fine. */
+export async function closeLog(
+  repository: Repository,
+  options: CommitHow & {
+    /** The id of the site that takes its place. */
+    readonly successor: string;
+    readonly reason: string;
+  },
+): Promise<Closed> {
+  const { operation, signal, successor, reason } = options;
+  if (successor === repository.header.site) {
+    throw new AppError("usage", `${repository.site.location} cannot be its own successor.`);
+  }
+  const body = { successor, reason };
+  const before = (await repository.catchUp(signal)).closed;
+  if (before === undefined) {
+    try {
+      await repository.commit(() => ({ kind: "closed", body }), { operation, ...callOf(signal) });
+    } catch (thrown) {
+      // Somebody else may have closed it between our look and our commit.
+      if (repository.state.closed === undefined) throw thrown;
+    }
+  }
+  const { site, state } = repository;
+  const { closed } = state;
+  if (closed === undefined) throw new AppError("internal", "A log was closed and is not.");
+  if (closed.successor !== successor) throw closedLog(site, state, closed);
+  return closed;
+}

@@ -1,0 +1,176 @@
+/**
+ * One pack from a site to another, as it is: read, checked whole, put under the birth of the other
+ * site's log, and read back if asked. Needs no catalog, so that any node can do it. Memory: the pack,
+ * twice while it is read back.
+ */
+import { AppError } from "../../base/error.ts";
+import { sha256Hex } from "../../base/hex.ts";
+import { mapConcurrent } from "../../base/semaphore.ts";
+import type { Site } from "../../sites/site.ts";
+import { damagedError } from "../format/bytes.ts";
+import type { PackDirectory } from "../format/pack.ts";
+import {
+  cutDirectory,
+  directoryRange,
+  isStoredFrame,
+  openPack,
+  packIdOf,
+  packKey,
+} from "../format/pack.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
+import { putObject } from "../log/put-object.ts";
+import { callOf } from "./copy-side.ts";
+
+/** A pack that is to be brought to another site. */
+export type PackOrder = {
+  readonly pack: string;
+  readonly fromBirth: number;
+  /** Under which it is to lie at the other site. */
+  readonly toBirth: number;
+  readonly sizeBytes: number;
+  readonly directoryLength: number;
+  /** A node, or an earlier try, may have sent it under `toBirth`. */
+  readonly mayBeThere: boolean;
+  /** Reads it from the other site and compares. */
+  readonly readBack: boolean;
+};
+
+/** A pack that lies at the other site now. */
+export type PackArrived = {
+  readonly pack: string;
+  readonly birth: number;
+  readonly sizeBytes: number;
+  /** The plain directory, whose hash is the id. */
+  readonly directoryBytes: Uint8Array;
+  /** False if it was there already. */
+  readonly isSent: boolean;
+};
+
+/** Brings packs to another site; in any order, all or an error. */
+export type PackTransfer = (
+  orders: readonly PackOrder[],
+  signal?: AbortSignal,
+) => Promise<readonly PackArrived[]>;
+
+/** How packs are read. */
+export type TransferOptions = {
+  /** Of an encrypted repository: it opens directories. */
+  readonly sealer?: Sealer;
+  readonly signal?: AbortSignal | undefined;
+};
+
+type Reader = Pick<Site, "location" | "get">;
+
+/** A transfer by this process. */
+export function localTransfer(
+  from: Site,
+  to: Site,
+  options: { readonly concurrency: number; readonly sealer?: Sealer },
+): PackTransfer {
+  const { concurrency, ...rest } = options;
+  return async (orders, signal) => {
+    const arrived: PackArrived[] = [];
+    const transfer = (order: PackOrder, inner: AbortSignal): Promise<PackArrived> =>
+      transferPack(from, to, order, { ...rest, signal: inner });
+    for await (const one of mapConcurrent(orders, concurrency, transfer, signal)) arrived.push(one);
+    return arrived;
+  };
+}
+
+/**
+ * Brings one pack to another site. AppError `damaged` if `from` does not give it whole; `conflict`
+ * with `context.reason` "taken" if the name at `to` has other bytes.
+ */
+export async function transferPack(
+  from: Reader,
+  to: Pick<Site, "name" | "location" | "get" | "put" | "head">,
+  order: PackOrder,
+  options: TransferOptions = {},
+): Promise<PackArrived> {
+  const { pack, toBirth, readBack } = order;
+  const { signal } = options;
+  const found = order.mayBeThere ? await findThere(to, order, options) : undefined;
+  if (found !== undefined) return found;
+  const source = { pack, birth: order.fromBirth };
+  const { bytes, directoryBytes } = await readPack(from, source, options);
+  const key = packKey(pack, toBirth);
+  const hash = sha256Hex(bytes);
+  const isSent = await putObject(to, key, bytes, { sha256: hash, ...callOf(signal) });
+  if (readBack) {
+    const back = await to.get(key, callOf(signal));
+    if (back === undefined || sha256Hex(back) !== hash) throw cameBackOther(to, key);
+  }
+  return { pack, birth: toBirth, sizeBytes: bytes.length, directoryBytes, isSent };
+}
+
+/** A whole pack from a site, checked; read twice before it is called damaged. */
+export async function readPack(
+  from: Reader,
+  { pack, birth }: { readonly pack: string; readonly birth: number },
+  options: TransferOptions = {},
+): Promise<{ readonly bytes: Uint8Array; readonly directoryBytes: Uint8Array }> {
+  const key = packKey(pack, birth);
+  for (let isLast = false; ; isLast = true) {
+    const bytes = await from.get(key, callOf(options.signal));
+    if (bytes === undefined) {
+      throw damagedError(`${key} at ${from.location}`, "is missing", { pack: key, missing: true });
+    }
+    try {
+      checkWholePack(bytes, pack, `${key} at ${from.location}`, options.sealer);
+      return { bytes, directoryBytes: cutDirectory(bytes, key, options.sealer) };
+    } catch (thrown) {
+      if (isLast || !(thrown instanceof AppError)) throw thrown;
+    }
+  }
+}
+
+/** Checks every stored byte of a pack against its id. */
+export function checkWholePack(
+  bytes: Uint8Array,
+  id: string,
+  what: string,
+  sealer: Sealer = PLAIN_SEALER,
+): PackDirectory {
+  const directory = openPack(bytes, id, what, sealer);
+  for (const frame of directory.frames) {
+    const stored = bytes.subarray(frame.offset, frame.offset + frame.storedLength);
+    if (isStoredFrame(stored, frame, sealer)) continue;
+    throw damagedError(`Frame at ${frame.offset} of ${what}`, "does not match its checksum");
+  }
+  return directory;
+}
+
+/**
+ * A pack that somebody has sent under this birth. Its directory is read, and a byte more than it may
+ * have: so one request shows that it is there, as long as it must be, and the right one.
+ */
+async function findThere(
+  to: Reader,
+  order: PackOrder,
+  { sealer, signal }: TransferOptions,
+): Promise<PackArrived | undefined> {
+  const { pack, toBirth: birth, sizeBytes } = order;
+  const key = packKey(pack, birth);
+  const { offset, length } = directoryRange(sizeBytes, order.directoryLength);
+  const range = order.readBack ? {} : { offset, length: length + 1 };
+  const bytes = await to.get(key, { ...range, ...callOf(signal) });
+  if (bytes === undefined) return undefined;
+  try {
+    if (bytes.length !== (order.readBack ? sizeBytes : length)) return undefined;
+    const directoryBytes = cutDirectory(bytes, key, sealer);
+    if (packIdOf(directoryBytes) !== pack) return undefined;
+    if (order.readBack) checkWholePack(bytes, pack, key, sealer);
+    return { pack, birth, sizeBytes, directoryBytes, isSent: false };
+  } catch (thrown) {
+    if (thrown instanceof AppError && thrown.kind === "damaged") return undefined;
+    throw thrown;
+  }
+}
+
+function cameBackOther(to: Pick<Site, "name" | "location">, key: string): AppError {
+  return new AppError("conflict", `${key} came back from ${to.location} other than it was sent.`, {
+    guidance: "The site does not keep what it acknowledges: run `astacus site check` on it.",
+    context: { reason: "taken", site: to.name, key },
+  });
+}
