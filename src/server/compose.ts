@@ -127,7 +127,7 @@ export function memberConfigOf(config: Config): MemberConfig {
   };
 }
 
-/** An S3 client holds a pack more than once while it sends it; more at once broke the memory promise. */
+/** A cloud's client holds a pack more than once while it sends it; more at once broke the memory promise. */
 const UPLOADS_MAX = 4;
 
 /** Packs on their way take what the planes leave of the memory that is allowed. */
@@ -138,7 +138,7 @@ function backupSettingsOf(config: Config): BackupSettings {
   const planeBytes = lanes * (2 * batchSizeBytes + backup.packSizeBytes + frameSizeBytes);
   // A pack on its way is one buffer; each site's client may hold a copy of it besides.
   const fit = Math.floor((limits.memoryBytes - planeBytes) / (sites.length * backup.packSizeBytes));
-  const wanted = sites[0].type === "s3" ? Math.min(sites[0].concurrency, UPLOADS_MAX) : 2;
+  const wanted = sites[0].type === "directory" ? 2 : Math.min(sites[0].concurrency, UPLOADS_MAX);
   return {
     workers: backup.workers,
     packSizeBytes: backup.packSizeBytes,

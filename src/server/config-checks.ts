@@ -8,7 +8,7 @@ import { Secret } from "../base/secret.ts";
 import { childOf } from "./config-outline.ts";
 import type { ConfigPath } from "./config-outline.ts";
 import type { Finding } from "./config-problems.ts";
-import { getHttpOrigin } from "./config-sites.ts";
+import { getHttpOrigin } from "./config-names.ts";
 
 const TOKEN_LENGTH_MIN = 16;
 
@@ -64,6 +64,14 @@ function checkSites(value: unknown): Finding[] {
         path: ["sites", index, "path"],
         text: "all nodes must see the same folder, so {node} cannot be a part of it",
       });
+    }
+    if (childOf(site, "type") === "directory" && childOf(site, "lock") !== undefined) {
+      const text = "a folder cannot lock files against its owner; only buckets have `lock`";
+      findings.push({ path: ["sites", index, "lock"], text });
+    }
+    if (childOf(site, "kmsKeyId") !== undefined && childOf(site, "sse") !== "aws:kms") {
+      const text = "a key is chosen only with `sse: aws:kms`";
+      findings.push({ path: ["sites", index, "kmsKeyId"], text });
     }
     const hasId = childOf(site, "accessKeyId") !== undefined;
     const hasKey = childOf(site, "secretAccessKey") !== undefined;

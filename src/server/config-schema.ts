@@ -8,7 +8,8 @@ import { z } from "zod";
 import { durationField, pathField, secretField, sizeField } from "../base/fields.ts";
 import { productSchema } from "./config-products.ts";
 import { retentionRules } from "./config-retention.ts";
-import { httpAddress, nameField, siteSchema } from "./config-sites.ts";
+import { httpAddress, nameField } from "./config-names.ts";
+import { siteSchema } from "./config-sites.ts";
 
 /** The port of every node, where nothing else is said. */
 export const DEFAULT_PORT = 5515;

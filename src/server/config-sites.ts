@@ -4,22 +4,11 @@
  */
 import { z } from "zod";
 import { durationField, pathField, secretField } from "../base/fields.ts";
+import { bucketFields } from "./config-bucket.ts";
+import { azureSiteSchema, gcsSiteSchema } from "./config-cloud-sites.ts";
+import { bucketPrefix, httpAddress, siteName } from "./config-names.ts";
 import { siteRoleFields } from "./config-retention.ts";
 import { siteCostFields } from "./config-site-costs.ts";
-
-/** Names of sites, nodes and clusters: they appear in paths, URLs and metrics. */
-export const NAME_PATTERN = /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$/;
-
-/** The pattern in words. */
-export const NAME_EXPECTED = "1 to 64 letters, digits, dots, dashes and underscores";
-
-/** A name. */
-export function nameField() {
-  return z.string().regex(NAME_PATTERN).meta({ expected: NAME_EXPECTED, kind: "name" });
-}
-
-const siteName = () =>
-  nameField().meta({ description: "The site's name, in commands and messages." });
 
 /** A folder as a site. */
 export const directorySiteSchema = z
@@ -47,15 +36,7 @@ export const s3SiteSchema = z
       .string()
       .regex(/^[A-Za-z0-9._-]{3,255}$/)
       .meta({ expected: "the name of a bucket", description: "The bucket; it must exist." }),
-    prefix: z
-      .string()
-      .regex(/^[A-Za-z0-9._-]+(?:\/[A-Za-z0-9._-]+)*$/)
-      .refine((prefix) => !prefix.split("/").some((part) => part === "." || part === ".."))
-      .optional()
-      .meta({
-        expected: "letters, digits, dots, dashes, underscores, and single slashes between",
-        description: "Put before every object's name, so that a bucket can hold other things too.",
-      }),
+    prefix: bucketPrefix(),
     region: z.string().min(1).optional().meta({
       expected: "the name of a region",
       description: "The bucket's region; us-east-1 if left out.",
@@ -96,28 +77,16 @@ export const s3SiteSchema = z
     requestTimeout: durationField({ min: 1000, max: 3_600_000 }).prefault("60s").meta({
       description: "How long one request may take. An object has up to 64 MiB.",
     }),
+    ...bucketFields(),
     ...siteRoleFields(),
     ...siteCostFields(),
   })
   .meta({ title: "s3" });
 
 /** One entry of `sites`. */
-export const siteSchema = z.discriminatedUnion("type", [directorySiteSchema, s3SiteSchema]);
-
-/** An HTTP or HTTPS address without a path. */
-export function httpAddress() {
-  return z
-    .string()
-    .refine((text) => getHttpOrigin(text) !== undefined)
-    .meta({ expected: "http://host:port or https://host:port", kind: "address" });
-}
-
-/** `http://host:port` in its one normal form, default port left out; undefined if it is none. */
-export function getHttpOrigin(text: string): string | undefined {
-  if (!URL.canParse(text)) return undefined;
-  const url = new URL(text);
-  const isBare =
-    url.pathname === "/" && url.search === "" && url.hash === "" && url.username === "";
-  const isHttp = url.protocol === "http:" || url.protocol === "https:";
-  return isHttp && isBare && url.password === "" ? url.origin : undefined;
-}
+export const siteSchema = z.discriminatedUnion("type", [
+  directorySiteSchema,
+  s3SiteSchema,
+  azureSiteSchema,
+  gcsSiteSchema,
+]);

@@ -14,7 +14,10 @@ import { parseSize } from "../base/units.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { SiteLimits } from "../sites/limited-site.ts";
 import type { Prices } from "../sites/prices.ts";
+import type { S3SiteOptions } from "../sites/s3-options.ts";
+import { lockOf } from "./config-bucket.ts";
 import { checkAcross, unknownName } from "./config-checks.ts";
+import type { AzureSiteSettings, GcsSiteSettings } from "./config-cloud-sites.ts";
 import { childOf, outlineOf } from "./config-outline.ts";
 import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
 import type { Finding } from "./config-problems.ts";
@@ -25,7 +28,7 @@ import type { ParsedFile } from "./config-schema.ts";
 import { resolveSecrets } from "./config-secrets.ts";
 import { policyOf } from "./config-retention.ts";
 import { limitsOf, pricesOf } from "./config-site-costs.ts";
-import { getHttpOrigin, NAME_EXPECTED, NAME_PATTERN } from "./config-sites.ts";
+import { getHttpOrigin, NAME_EXPECTED, NAME_PATTERN } from "./config-names.ts";
 import { readConfigSource } from "./config-source.ts";
 import type { ConfigSource } from "./config-source.ts";
 
@@ -102,10 +105,16 @@ export type S3SiteConfig = SiteRoleConfig &
     readonly transport: "node" | "fetch";
     readonly concurrency: number;
     readonly requestTimeoutMs: number;
-  };
+  } & Pick<S3SiteOptions, "lock" | "sse" | "kmsKeyId" | "storageClass" | "unsafeCreate">;
+
+/** A container of Azure Blob Storage as a site. */
+export type AzureSiteConfig = SiteRoleConfig & SiteCostConfig & AzureSiteSettings;
+
+/** A bucket of Google Cloud Storage as a site. */
+export type GcsSiteConfig = SiteRoleConfig & SiteCostConfig & GcsSiteSettings;
 
 /** A site's settings. */
-export type SiteConfig = DirectorySiteConfig | S3SiteConfig;
+export type SiteConfig = DirectorySiteConfig | S3SiteConfig | AzureSiteConfig | GcsSiteConfig;
 
 /** What is the same on every node, and enough to read backups from a machine that is none. */
 export type SharedConfig = {
@@ -358,15 +367,27 @@ function resolveSite(
     ...(prices === undefined ? {} : { prices: pricesOf(prices) }),
   };
   if (site.type === "directory") return { ...site, ...common, path: fromFolder(site.path, input) };
-  const { requestTimeout, region, forcePathStyle, caFile, endpoint, ...rest } = site;
+  const caFile = site.caFile === undefined ? undefined : fromFolder(site.caFile, input);
+  if (site.type === "azure") {
+    const { requestTimeout: requestTimeoutMs, ...rest } = site;
+    return defined({ ...rest, ...common, caFile, requestTimeoutMs });
+  }
+  if (site.type === "gcs") {
+    const { requestTimeout: requestTimeoutMs, credentialsFile: file, ...rest } = site;
+    const credentialsFile = file === undefined ? undefined : fromFolder(file, input);
+    return defined({ ...rest, ...common, caFile, credentialsFile, requestTimeoutMs });
+  }
+  const { requestTimeout, region, forcePathStyle, endpoint, lock, storageClass, ...rest } = site;
   return defined({
     ...rest,
     ...common,
     endpoint: endpoint === undefined ? undefined : getHttpOrigin(endpoint),
     region: region ?? "us-east-1",
     forcePathStyle: forcePathStyle ?? endpoint !== undefined,
-    caFile: caFile === undefined ? undefined : fromFolder(caFile, input),
+    caFile,
     requestTimeoutMs: requestTimeout,
+    lock: lock === undefined ? undefined : lockOf(lock),
+    storageClass: storageClass === undefined ? undefined : defined(storageClass),
   });
 }
 

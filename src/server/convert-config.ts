@@ -7,7 +7,7 @@ import { stringify } from "yaml";
 import { AppError } from "../base/error.ts";
 import { childOf } from "./config-outline.ts";
 import { PRODUCT_TYPES } from "./config-products.ts";
-import { getHttpOrigin } from "./config-sites.ts";
+import { getHttpOrigin } from "./config-names.ts";
 import { readConfigSource } from "./config-source.ts";
 import { whyGone } from "./convert-config-gone.ts";
 
