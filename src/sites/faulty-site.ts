@@ -8,7 +8,8 @@ import type { Clock, Random } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import type { RequestKind } from "./memory-site.ts";
 import { throwIfCancelled } from "./object-key.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall } from "./site.ts";
+import type { DeleteCall, ObjectHead, ObjectRow, PutCall, Site, SiteCall } from "./site.ts";
+import type { SiteFinding, SiteLock } from "./site.ts";
 
 /** One call, as the hook sees it. */
 export type FaultCall = {
@@ -28,6 +29,9 @@ export type FaultCall = {
  * - `lost`: a put is acknowledged and not kept.
  * - `hidden`: a put succeeds, and the key seems absent for the next `calls` gets and heads.
  * - `stale`: a listing leaves out the objects put within the last `calls` calls.
+ * - `cut`: a listing ends after half of its rows, and nothing says so.
+ * - `full`: this put and those within the next `calls` calls fail for want of space.
+ * - `expired`: this and the next `calls` calls fail since credentials have ended; new ones are fetched.
  * - `truncated`: a get returns only the first half of its bytes.
  * - `flipped`: a get returns bytes with one bit flipped.
  * - `storm`: this and the next `calls` calls fail with 503.
@@ -35,20 +39,24 @@ export type FaultCall = {
  */
 export type Fault =
   | { readonly fault: "error-before" | "error-after"; readonly error?: Error }
-  | { readonly fault: "late" | "hidden" | "stale" | "storm"; readonly calls: number }
+  | { readonly fault: LastingFault; readonly calls: number }
   | { readonly fault: "slow"; readonly delayMs: number }
-  | { readonly fault: "duplicate" | "lost" | "truncated" | "flipped" };
+  | { readonly fault: "duplicate" | "lost" | "truncated" | "flipped" | "cut" };
+
+type LastingFault = "late" | "hidden" | "stale" | "storm" | "full" | "expired";
 
 /** The name of a fault. */
 export type FaultName = Fault["fault"];
 
+const ANY_CALL = ["error-before", "error-after", "storm", "slow", "expired"] as const;
+
 /** Which faults make sense for which calls; others are not drawn, and asking for them is a bug. */
 const APPLICABLE: Readonly<Record<RequestKind, readonly FaultName[]>> = {
-  get: ["error-before", "error-after", "storm", "slow", "duplicate", "truncated", "flipped"],
-  head: ["error-before", "error-after", "storm", "slow", "duplicate"],
-  put: ["error-before", "error-after", "storm", "slow", "duplicate", "late", "lost", "hidden"],
-  delete: ["error-before", "error-after", "storm", "slow", "duplicate", "late"],
-  list: ["error-before", "error-after", "storm", "slow", "stale"],
+  get: [...ANY_CALL, "duplicate", "truncated", "flipped"],
+  head: [...ANY_CALL, "duplicate"],
+  put: [...ANY_CALL, "duplicate", "late", "lost", "hidden", "full"],
+  delete: [...ANY_CALL, "duplicate", "late"],
+  list: [...ANY_CALL, "stale", "cut"],
 };
 
 /** What drives the faults. The hook decides first; where it returns nothing, chance may. */
@@ -85,6 +93,8 @@ const DELAY_MS_MAX = 5_000;
 export class FaultySite implements Site {
   readonly name: string;
   readonly location: string;
+  readonly lock?: SiteLock;
+  readonly weakness?: string;
   /** What was done, in order. */
   readonly injected: InjectedFault[] = [];
   readonly #site: Site;
@@ -96,6 +106,8 @@ export class FaultySite implements Site {
   readonly #putAt = new Map<string, number>();
   #callCount = 0;
   #stormEnd = 0;
+  #expiryEnd = 0;
+  #fullEnd = 0;
   #isCalm = false;
 
   constructor(site: Site, options: FaultySiteOptions) {
@@ -103,6 +115,8 @@ export class FaultySite implements Site {
     this.location = site.location;
     this.#site = site;
     this.#options = options;
+    if (site.lock !== undefined) this.lock = site.lock;
+    if (site.weakness !== undefined) this.weakness = site.weakness;
   }
 
   /** Calls so far; the next one has this index. */
@@ -119,7 +133,7 @@ export class FaultySite implements Site {
   async settle(): Promise<void> {
     this.#hidden.clear();
     this.#putAt.clear();
-    this.#stormEnd = 0;
+    this.#endSpells();
     await this.#land(Number.POSITIVE_INFINITY);
   }
 
@@ -127,7 +141,7 @@ export class FaultySite implements Site {
   setCalm(isCalm: boolean): void {
     this.#isCalm = isCalm;
     if (isCalm) this.#hidden.clear();
-    if (isCalm) this.#stormEnd = 0;
+    if (isCalm) this.#endSpells();
   }
 
   async get(
@@ -143,18 +157,13 @@ export class FaultySite implements Site {
     });
   }
 
-  async put(
-    key: string,
-    bytes: Uint8Array,
-    options: SiteCall & { readonly sha256?: string } = {},
-  ): Promise<"created" | "exists"> {
+  async put(key: string, bytes: Uint8Array, options: PutCall = {}): Promise<"created" | "exists"> {
     const index = this.#callCount;
     return await this.#perform("put", key, options, async (fault) => {
       // The caller may use his buffer again as soon as the call has failed.
       if (fault?.fault === "late") {
         const copy = bytes.slice();
-        const { sha256 } = options;
-        const known = sha256 === undefined ? {} : { sha256 };
+        const { signal: _, ...known } = options;
         this.#defer(key, fault.calls, async () => await this.#site.put(key, copy, known));
         throw this.#timeout(key);
       }
@@ -173,12 +182,13 @@ export class FaultySite implements Site {
     });
   }
 
-  async delete(keys: readonly string[], options: SiteCall = {}): Promise<void> {
+  async delete(keys: readonly string[], options: DeleteCall = {}): Promise<void> {
     const [key = ""] = keys;
     await this.#perform("delete", key, options, async (fault) => {
       if (fault?.fault === "late") {
         const copy = [...keys];
-        this.#defer(key, fault.calls, async () => await this.#site.delete(copy));
+        const { signal: _, ...rest } = options;
+        this.#defer(key, fault.calls, async () => await this.#site.delete(copy, rest));
         throw this.#timeout(key);
       }
       await this.#site.delete(keys, options);
@@ -193,12 +203,17 @@ export class FaultySite implements Site {
     const { call, fault } = await this.#begin("list", prefix, options);
     if (fault?.fault === "error-before") throw this.#failure(fault, call);
     const since = fault?.fault === "stale" ? call.index - fault.calls : Number.POSITIVE_INFINITY;
-    for await (const row of this.#site.list(prefix, options)) {
+    const rows = this.#site.list(prefix, options);
+    for await (const row of fault?.fault === "cut" ? firstHalf(rows) : rows) {
       if ((this.#putAt.get(row.key) ?? -1) >= since) continue;
       yield row;
       if (fault?.fault === "error-after") break;
     }
     if (fault?.fault === "error-after") throw this.#failure(fault, call);
+  }
+
+  async inspect(options: SiteCall = {}): Promise<readonly SiteFinding[]> {
+    return (await this.#site.inspect?.(options)) ?? [];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -234,6 +249,10 @@ export class FaultySite implements Site {
     }
     if (fault?.fault === "storm") this.#stormEnd = call.index + fault.calls + 1;
     if (call.index < this.#stormEnd) throw this.#overload(call);
+    if (fault?.fault === "expired") this.#expiryEnd = call.index + fault.calls + 1;
+    if (call.index < this.#expiryEnd) throw this.#expiry(call);
+    if (fault?.fault === "full") this.#fullEnd = call.index + fault.calls + 1;
+    if (kind === "put" && call.index < this.#fullEnd) throw this.#noSpace(call);
     if (fault?.fault === "slow") await this.#options.clock.sleep(fault.delayMs);
     throwIfCancelled(options.signal);
     return { call, fault };
@@ -249,6 +268,8 @@ export class FaultySite implements Site {
         case "hidden":
         case "stale":
         case "storm":
+        case "full":
+        case "expired":
           return { fault, calls: 1 + Math.floor(random.fraction() * callsMax) };
         case "slow":
           return { fault, delayMs: Math.ceil(random.fraction() * delayMsMax) };
@@ -308,9 +329,38 @@ export class FaultySite implements Site {
     });
   }
 
+  #expiry({ key }: FaultCall): AppError {
+    return new AppError(
+      "permission",
+      `${this.location} says ExpiredToken; new ones were fetched.`,
+      {
+        retryable: true,
+        context: { site: this.name, key, status: 403 },
+      },
+    );
+  }
+
+  #noSpace({ key }: FaultCall): AppError {
+    return new AppError("no-space", `${this.location} has no space left.`, {
+      context: { site: this.name, key, status: 507 },
+    });
+  }
+
+  #endSpells(): void {
+    this.#stormEnd = 0;
+    this.#expiryEnd = 0;
+    this.#fullEnd = 0;
+  }
+
   #timeout(key: string): AppError {
     return new AppError("timeout", `${this.location} did not answer in time.`, {
       context: { site: this.name, key },
     });
   }
+}
+
+async function* firstHalf(rows: AsyncIterable<ObjectRow>): AsyncIterable<ObjectRow> {
+  const all: ObjectRow[] = [];
+  for await (const row of rows) all.push(row);
+  yield* all.slice(0, all.length >>> 1);
 }

@@ -2,13 +2,24 @@
  * A site in memory, for tests and the simulator. It copies bytes on the way in and out, so that
  * nobody can change a stored object by writing to a buffer that he still holds.
  */
+import type { Clock } from "../base/doors.ts";
+import { AppError } from "../base/error.ts";
 import { sha256Hex } from "../base/hex.ts";
+import { lockEndMs, lockEndText } from "./lock-period.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { cutRange, throwIfCancelled } from "./object-key.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall } from "./site.ts";
+import type { DeleteCall, LockMode, ObjectHead, ObjectRow, PutCall } from "./site.ts";
+import type { Site, SiteCall, SiteLock } from "./site.ts";
 
 /** The kinds of request that a site answers. */
 export type RequestKind = "get" | "put" | "head" | "delete" | "list";
+
+/** How a site in memory locks what it creates. */
+export type MemoryLock = {
+  readonly mode: LockMode;
+  readonly periodMs: number;
+  readonly clock: Clock;
+};
 
 /**
  * A site whose objects are a Map.
@@ -25,11 +36,22 @@ export class MemorySite implements Site {
   /** The objects themselves, for tests that damage them or count bytes. */
   readonly objects: Map<string, Uint8Array>;
 
+  /** When the locks of objects end. */
+  readonly locks: Map<string, number> = new Map<string, number>();
+  readonly lock?: SiteLock;
+  readonly #clock: Clock | undefined;
+
   /** Sites that share `objects` are two openings of the same store. */
-  constructor(name = "memory", objects: Map<string, Uint8Array> = new Map<string, Uint8Array>()) {
+  constructor(
+    name = "memory",
+    objects: Map<string, Uint8Array> = new Map<string, Uint8Array>(),
+    lock?: MemoryLock,
+  ) {
     this.name = name;
     this.location = `memory:${name}`;
     this.objects = objects;
+    this.#clock = lock?.clock;
+    if (lock !== undefined) this.lock = this.#lockOf(lock);
   }
 
   async get(
@@ -43,15 +65,14 @@ export class MemorySite implements Site {
     return bytes.slice(start, end);
   }
 
-  async put(
-    key: string,
-    bytes: Uint8Array,
-    options: SiteCall & { readonly sha256?: string } = {},
-  ): Promise<"created" | "exists"> {
+  async put(key: string, bytes: Uint8Array, options: PutCall = {}): Promise<"created" | "exists"> {
     this.#begin("put", key, options);
     assertObjectBody(bytes);
     if (this.objects.has(key)) return "exists";
     this.objects.set(key, Uint8Array.from(bytes));
+    const isProbe = key.startsWith("probe/");
+    const untilMs = options.lockUntilMs ?? (isProbe ? 0 : (this.lock?.endMs() ?? 0));
+    if (this.lock !== undefined && untilMs > 0) this.locks.set(key, untilMs);
     return "created";
   }
 
@@ -62,11 +83,15 @@ export class MemorySite implements Site {
     return { sizeBytes: bytes.length, sha256: sha256Hex(bytes) };
   }
 
-  async delete(keys: readonly string[], options: SiteCall = {}): Promise<void> {
+  async delete(keys: readonly string[], options: DeleteCall = {}): Promise<void> {
     this.requests.delete += 1;
     throwIfCancelled(options.signal);
     for (const key of keys) assertObjectKey(key);
-    for (const key of keys) this.objects.delete(key);
+    for (const key of keys) {
+      const untilMs = this.locks.get(key) ?? 0;
+      if (untilMs > (this.#clock?.now() ?? Infinity)) this.#tellLocked(key, untilMs, options);
+      else this.objects.delete(key);
+    }
   }
 
   async *list(
@@ -86,6 +111,31 @@ export class MemorySite implements Site {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Nothing is held: the Map outlives the site, as a bucket would.
+  }
+
+  #lockOf({ mode, periodMs, clock }: MemoryLock): SiteLock {
+    return {
+      mode,
+      periodMs,
+      nowMs: () => clock.now(),
+      endMs: () => lockEndMs(clock.now(), periodMs),
+      lockedUntil: async (key, options = {}) => {
+        this.#begin("head", key, options);
+        return this.objects.has(key) ? this.locks.get(key) : undefined;
+      },
+      lockUntil: async (key, untilMs, options = {}) => {
+        this.#begin("put", key, options);
+        const before = this.locks.get(key) ?? 0;
+        if (this.objects.has(key) && untilMs >= before) this.locks.set(key, untilMs);
+        else
+          throw new AppError("refused", `${key} cannot be locked until ${lockEndText(untilMs)}.`);
+      },
+    };
+  }
+
+  #tellLocked(key: string, untilMs: number, { onLocked }: DeleteCall): void {
+    if (onLocked !== undefined) return onLocked(key, untilMs);
+    throw new AppError("refused", `${key} is kept until ${lockEndText(untilMs)}.`);
   }
 
   #begin(kind: RequestKind, key: string, options: SiteCall): void {

@@ -226,6 +226,7 @@ class S3Site implements Site {
     return {
       mode,
       periodMs,
+      nowMs: () => this.#bucket.now(),
       endMs: () => lockEndMs(this.#bucket.now(), periodMs),
       lockedUntil: async (key, options = {}) => await this.#versions.lockedUntil(key, options),
       lockUntil: async (key, untilMs, options = {}) => {

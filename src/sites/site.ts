@@ -27,7 +27,9 @@ export type LockMode = "governance" | "compliance";
 export interface SiteLock {
   readonly mode: LockMode;
   readonly periodMs: number;
-  /** When the lock ends of what is created or renewed now; by the store's clock as far as it is known. */
+  /** The store's time as far as it is known, in ms since 1970. */
+  nowMs(): number;
+  /** When the lock ends of what is created or renewed now. */
   endMs(): number;
   /** When an object's lock ends; undefined if it has none, or if there is no such object. */
   lockedUntil(key: string, options?: SiteCall): Promise<number | undefined>;

@@ -96,6 +96,37 @@ describe("a fault that was asked for", () => {
     expect(await site.put("a", text("x"))).toBe("created");
   });
 
+  test("a cut listing ends early, without a word", async () => {
+    const { site } = faultyAt(4, { fault: "cut" });
+    for (const key of ["a", "b", "c", "d"]) await site.put(key, text(key));
+    expect(await keysOf(site, "")).toEqual(["a", "b"]);
+    expect(await keysOf(site, "")).toEqual(["a", "b", "c", "d"]);
+  });
+
+  test("a bucket that is full takes nothing for a while, and gives and removes", async () => {
+    const { site } = faultyAt(1, { fault: "full", calls: 3 });
+    await site.put("a", text("x"));
+    expect(await thrownBy(site.put("b", text("x")))).toHaveProperty("kind", "no-space");
+    expect(await site.get("a")).toEqual(text("x"));
+    await site.delete(["a"]);
+    const error = await thrownBy(site.put("b", text("x")));
+    expect(error).toHaveProperty("retryable", false);
+    expect(await site.put("b", text("x"))).toBe("created");
+  });
+
+  test("credentials that have ended are refused, and it may be tried again", async () => {
+    const { site, memory } = faultyAt(0, { fault: "expired", calls: 1 });
+    for (const call of [
+      async () => await site.put("a", text("x")),
+      async () => await site.get("a"),
+    ]) {
+      const error = await thrownBy(call());
+      expect(error).toMatchObject({ kind: "permission", retryable: true });
+    }
+    expect(memory.requests).toMatchObject({ put: 0, get: 0 });
+    expect(await site.put("a", text("x"))).toBe("created");
+  });
+
   test("a slow call waits by the clock that it was given", async () => {
     const { site, clock } = faultyAt(0, { fault: "slow", delayMs: 1234 });
     expect(await site.put("a", text("x"))).toBe("created");

@@ -2,6 +2,7 @@
  * The site in memory and the wrappers around any site, held to the same contract.
  */
 import { describe, expect, test } from "bun:test";
+import { realClock } from "../../src/base/clock.ts";
 import { AppError } from "../../src/base/error.ts";
 import { realRandom } from "../../src/base/random.ts";
 import { countRequests } from "../../src/sites/counting-site.ts";
@@ -11,6 +12,7 @@ import { probeCreateIfAbsent, raceCreateIfAbsent } from "../../src/sites/probe.t
 import { retryingSite } from "../../src/sites/retrying-site.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { keysOf, siteContract, text, thrownBy } from "./contract.ts";
+import { LOCK_PERIOD_MS, lockContract } from "./lock-contract.ts";
 import { seededRandom, StillClock } from "./still-clock.ts";
 
 const WRAPPERS: Readonly<Record<string, (site: Site) => Site>> = {
@@ -42,6 +44,11 @@ for (const [name, wrap] of Object.entries(WRAPPERS)) {
     };
   });
 }
+
+lockContract("a site in memory", async () => {
+  const lock = { mode: "governance", periodMs: LOCK_PERIOD_MS, clock: realClock } as const;
+  return countRequests(new MemorySite("locked", new Map<string, Uint8Array>(), lock));
+});
 
 describe("a site in memory", () => {
   test("counts requests by kind", async () => {
