@@ -82,6 +82,8 @@ export async function detailOf(
     readonly retention: RetentionPolicy;
     readonly cluster?: string;
     readonly site: string;
+    /** In place of reading it from the repository's site. */
+    readonly readManifest?: (backup: BackupRecord) => Promise<Manifest>;
   },
 ): Promise<BackupDetail> {
   const state = repository.state;
@@ -89,7 +91,7 @@ export async function detailOf(
   const row = summarize(state, { ...options, forgotten: true }).find(
     (candidate) => candidate.id === backup.backup,
   )!;
-  const manifest = await readManifest(repository.site, backup);
+  const manifest = await (options.readManifest?.(backup) ?? readManifest(repository.site, backup));
   return { ...row, shares: manifest.nodes, problems: manifest.problems, state: manifest.state };
 }
 

@@ -10,6 +10,7 @@ import type { ClaimTable } from "./claims.ts";
 import type { MemberConfig } from "./member-config.ts";
 import type { NodeAddress } from "./network.ts";
 import type { SiteSet } from "./site-set.ts";
+import type { SourceHow } from "./site-sources.ts";
 import type { OpenSite } from "./site-views.ts";
 
 /** The coordinator's side of a member, for one operation on one site. */
@@ -30,5 +31,5 @@ export type CoordinatorParts = {
   /** A connection whose temporary tables are this operation's alone. */
   readonly claimsDatabase: () => Database;
   /** Reads chunks through this node's index; dispose it. */
-  readonly openSource: () => ChunkSource;
+  readonly openSource: (how?: SourceHow) => ChunkSource;
 };

@@ -98,7 +98,8 @@ export async function runVerifyOperation(
   const verify = (): Promise<VerifyReport> =>
     verifyRepository({
       repository,
-      source: parts.openSource(),
+      // What is wrong here must show, whoever has it whole.
+      source: parts.openSource({ alone: true }),
       ...(backups === undefined ? {} : { backups }),
       deep: request.deep,
       signal,
@@ -113,7 +114,7 @@ export async function runVerifyOperation(
   }
   const proved = await verifyShares(report, {
     repository,
-    source: parts.openSource(),
+    source: parts.openSource({ alone: true }),
     backup: backups?.[0] ?? newestComplete(state, config.cluster),
     signal,
     onNode: (node) => context.progress({ phase: `checksums of ${node}` }),

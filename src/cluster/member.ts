@@ -209,15 +209,17 @@ export class Member implements AsyncDisposable {
       retention: this.config.retention,
       cluster: this.config.cluster,
       site: site.name,
+      readManifest: (backup) => site.readManifest(backup, signal),
     });
   }
 
   /** A backup's files as one archive, straight from the site: no node is asked. */
   async archive(request: BackupArchiveRequest, signal: AbortSignal): Promise<BackupArchive> {
     const { site } = await this.#readable(signal);
-    const { repository, openSource } = site;
+    const { repository, openSource, readManifest } = site;
     const { cluster } = this.config;
-    return await archiveBackup(request, { repository, source: openSource(), cluster }, signal);
+    const parts = { repository, source: openSource(), readManifest, cluster };
+    return await archiveBackup(request, parts, signal);
   }
 
   async status(signal: AbortSignal): Promise<ClusterStatus> {

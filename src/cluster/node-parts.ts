@@ -11,6 +11,7 @@ import type { Product } from "../products/product.ts";
 import type { RepositoryHeader } from "../cas/format/header.ts";
 import type { MemberConfig } from "./member-config.ts";
 import type { SiteSet } from "./site-set.ts";
+import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite } from "./site-views.ts";
 
 /** What a node's side works with whatever site it works on. */
@@ -38,12 +39,13 @@ export type NodeParts = {
   /** The threads of a restore; in this one, as in the simulator, unless told. */
   readonly openLanes?: OpenLanes;
   /** A chunk source that reads through this node's index. */
-  readonly openSource: () => ChunkSource;
+  readonly openSource: (how?: SourceHow) => ChunkSource;
+  readonly readManifest: ReadManifest;
 };
 
 /** The parts for one site. */
 export function nodePartsOn(base: NodeBase, site: OpenSite): NodeParts {
-  const { repository, catalog, openSource } = site;
+  const { repository, catalog, openSource, readManifest } = site;
   const openPlane = (): DataPlane => base.openPlane(repository.header);
-  return { ...base, repository, catalog, openSource, openPlane };
+  return { ...base, repository, catalog, openSource, readManifest, openPlane };
 }

@@ -5,7 +5,6 @@
 import { AppError } from "../base/error.ts";
 import { pathFromText, textFromPath } from "../base/path.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
-import { readManifest } from "../cas/format/manifest.ts";
 import { RestoredRows } from "../cas/catalog/restored-rows.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/read/restore.ts";
 import type { NodePhaseContext, NodeRestoreChoice, RestoreTarget } from "../products/product.ts";
@@ -141,7 +140,7 @@ async function sharesOf(
       },
     );
   }
-  const manifest = await readManifest(parts.repository.site, backup, context.signal);
+  const manifest = await parts.readManifest(backup, context.signal);
   const node = manifest.nodes.find((candidate) => candidate.name === request.from);
   if (node === undefined) {
     throw new AppError("not-found", `Backup ${backup.name} has no node ${request.from}.`, {

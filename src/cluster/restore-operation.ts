@@ -6,7 +6,6 @@
 import { AppError, toAppError } from "../base/error.ts";
 import { pinBackup, dropPin } from "../cas/clean/backup-marks.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
-import { readManifest } from "../cas/format/manifest.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
 import type { Json, RestoreChoice } from "../products/product.ts";
@@ -285,7 +284,7 @@ async function choose(
       },
     );
   }
-  const manifest = await readManifest(parts.repository.site, backup, signal);
+  const manifest = await parts.site.readManifest(backup, signal);
   if (manifest.product !== parts.product.kind) {
     throw new AppError(
       "refused",

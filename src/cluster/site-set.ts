@@ -14,11 +14,14 @@ import { readHeader } from "../cas/log/header-object.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { Roles } from "../cas/log/state.ts";
 import { areBetterRoles } from "../cas/log/state.ts";
-import { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { Site } from "../sites/site.ts";
+import { ReadFaults } from "./read-faults.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
 import type { FoundSite, SiteRole } from "./site-roles.ts";
 import { bestOf, planRoles } from "./site-roles.ts";
+import { SiteSources } from "./site-sources.ts";
+import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite, Readable, SeenSite, SitesNow } from "./site-views.ts";
 import { byFreshness, viewSites } from "./site-views.ts";
 import { within } from "./within.ts";
@@ -50,8 +53,8 @@ export type SiteSetOptions = {
 const LOOK_TIMEOUT_MS = 5_000;
 /** A site that did not answer is not asked again for a list within this time. */
 const FAILURE_KEPT_MS = 15_000;
-/** Bytes of decoded frames that one chunk source keeps. */
-const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
+/** How old the last look may be that tells where to read on. */
+const NEXT_LOOK_MS = 60_000;
 
 type Slot = {
   readonly configured: ConfiguredSite;
@@ -64,6 +67,9 @@ type Slot = {
 
 /** The sites of one node; see the file's header. */
 export class SiteSet implements AsyncDisposable {
+  /** What sites did not give as they should have. */
+  readonly faults = new ReadFaults();
+  readonly sources: SiteSources;
   readonly #options: SiteSetOptions;
   readonly #slots: readonly Slot[];
   readonly #catalogs: SiteCatalogs;
@@ -81,6 +87,14 @@ export class SiteSet implements AsyncDisposable {
       failed: undefined,
     }));
     this.#catalogs = new SiteCatalogs(options.doors.databases, options.dataFolder);
+    const { concurrency, decode, doors } = options;
+    this.sources = new SiteSources({
+      clock: doors.clock,
+      concurrency,
+      ...(decode === undefined ? {} : { decode }),
+      faults: this.faults,
+      next: this.#slots.length === 1 ? undefined : (used) => this.#nextToRead(used),
+    });
   }
 
   /** Names of the configured sites, in their order. */
@@ -332,18 +346,23 @@ export class SiteSet implements AsyncDisposable {
     const { header } = await readHeader(site, { signal });
     const catalog = this.#catalogs.open(name, site.location, header);
     const repository = await Repository.open({ site, catalog, doors, node, signal });
-    const { concurrency, decode } = this.#options;
-    const openSource = (): ChunkSource =>
-      new ChunkSource({
-        site: repository.site,
-        index: repository.index,
-        state: () => repository.state,
-        concurrency,
-        cacheBytes: SOURCE_CACHE_BYTES,
-        ...(decode === undefined ? {} : { decode }),
-      });
-    slot.open = { name, id: header.site, repository, catalog, openSource };
+    const openSource = (how?: SourceHow): ChunkSource => this.sources.open(slot.open!, how);
+    const read: ReadManifest = (backup, call) =>
+      this.sources.readManifest(slot.open!, backup, call);
+    const id = header.site;
+    slot.open = { name, id, repository, catalog, openSource, readManifest: read };
     return slot.open;
+  }
+
+  /** The best site that answers, for what other sites did not give. */
+  async #nextToRead(used: ReadonlySet<string>): Promise<OpenSite | undefined> {
+    const now = await this.look(this.#stop.signal, { maxAgeMs: NEXT_LOOK_MS });
+    return now.sites
+      .filter(({ name, open }) => open !== undefined && !used.has(name))
+      .toSorted(
+        (a, b) => Number(b.role === "primary") - Number(a.role === "primary") || byFreshness(a, b),
+      )
+      .at(0)?.open;
   }
 
   #viewOf(errors: readonly (AppError | undefined)[]): SitesNow {

@@ -10,6 +10,7 @@ import type { Roles } from "../cas/log/state.ts";
 import { newestComplete } from "../cas/log/state.ts";
 import type { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { SiteRole } from "./site-roles.ts";
+import type { ReadManifest, SourceHow } from "./site-sources.ts";
 
 /** A site that is open. */
 export type OpenSite = {
@@ -17,8 +18,9 @@ export type OpenSite = {
   readonly id: string;
   readonly repository: Repository;
   readonly catalog: Catalog;
-  /** Reads chunks through this node's index of this site. */
-  readonly openSource: () => ChunkSource;
+  /** Reads chunks through this node's index of this site, and what it does not give at the next. */
+  readonly openSource: (how?: SourceHow) => ChunkSource;
+  readonly readManifest: ReadManifest;
 };
 
 /** One site as it was found at the last look. */

@@ -11,6 +11,7 @@ import { findBackup } from "../log/find-backup.ts";
 import type { Manifest } from "../format/manifest.ts";
 import { readManifest } from "../format/manifest.ts";
 import type { Repository } from "../log/repository.ts";
+import type { BackupRecord } from "../log/state.ts";
 
 /** What somebody asks for. */
 export type BackupArchiveRequest = {
@@ -34,6 +35,8 @@ export type BackupArchive = Archive & {
 export type BackupArchiveParts = {
   readonly repository: Pick<Repository, "state" | "site">;
   readonly source: ChunkSource;
+  /** In place of reading it from the repository's site. */
+  readonly readManifest?: (backup: BackupRecord, signal?: AbortSignal) => Promise<Manifest>;
   readonly cluster: string;
 };
 
@@ -57,7 +60,8 @@ export async function archiveBackup(
       context: { reason: "backup-incomplete", problems: record.problems },
     });
   }
-  const manifest = await readManifest(repository.site, record, signal);
+  const manifest = await (parts.readManifest?.(record, signal) ??
+    readManifest(repository.site, record, signal));
   const archive = await archiveFiles({
     volumes: chooseVolumes(manifest, request.nodes),
     source,

@@ -1,0 +1,107 @@
+/**
+ * Where chunks and manifests are read: at the site that an operation works on, and where that does
+ * not give them, at the next one that answers (mirrors before archives). Whatever is checked rather
+ * than read, is read at one site alone: there a fault must show.
+ */
+import type { Clock } from "../base/doors.ts";
+import type { FrameDecoder } from "../cas/format/frame-decoder.ts";
+import { manifestKey } from "../cas/format/ids.ts";
+import type { Manifest } from "../cas/format/manifest.ts";
+import { readManifest } from "../cas/format/manifest.ts";
+import type { Repository } from "../cas/log/repository.ts";
+import type { BackupRecord } from "../cas/log/state.ts";
+import { ChunkSource } from "../cas/read/chunk-source.ts";
+import { Failover, mayBeElsewhere } from "../cas/read/failover.ts";
+import type { ReadFaults } from "./read-faults.ts";
+
+/** A site that can be read. */
+export type SourceSite = { readonly name: string; readonly repository: Repository };
+
+/** The manifest of a backup that a site lists, from wherever it is whole. */
+export type ReadManifest = (backup: BackupRecord, signal?: AbortSignal) => Promise<Manifest>;
+
+/** How a source reads. */
+export type SourceHow = {
+  /** From this site and no other. */
+  readonly alone?: boolean;
+};
+
+export type SiteSourcesOptions = {
+  readonly clock: Clock;
+  /** Requests at once of one source. */
+  readonly concurrency: number;
+  readonly decode?: FrameDecoder;
+  readonly faults: ReadFaults;
+  /** The best site that answers, but for these; nobody where there is one site only. */
+  readonly next: ((used: ReadonlySet<string>) => Promise<SourceSite | undefined>) | undefined;
+};
+
+/** Bytes of decoded frames that one chunk source keeps. */
+const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
+
+/** Opens sources over the sites of a node. */
+export class SiteSources {
+  readonly #options: SiteSourcesOptions;
+
+  constructor(options: SiteSourcesOptions) {
+    this.#options = options;
+  }
+
+  /** A source of chunks that begins at a site. */
+  open(site: SourceSite, how: SourceHow = {}): ChunkSource {
+    return this.#openAfter(new Set(), site, how);
+  }
+
+  /** The manifest of a backup, from the first site that has it whole. */
+  async readManifest(
+    site: SourceSite,
+    backup: BackupRecord,
+    signal?: AbortSignal,
+  ): Promise<Manifest> {
+    const { next, clock, faults } = this.#options;
+    const read = ({ repository }: SourceSite, record: BackupRecord, inner?: AbortSignal) =>
+      readManifest(repository.site, record, inner);
+    if (next === undefined) return await read(site, backup, signal);
+    const { id, birth } = backup.manifest;
+    const fault = { site: site.repository.site.name, key: manifestKey(id, birth) };
+    const failover = new Failover<SourceSite>({
+      clock,
+      next: async () => await next(new Set([site.name])),
+    });
+    const here = async (inner?: AbortSignal): Promise<Manifest> => {
+      try {
+        return await read(site, backup, inner);
+      } catch (thrown) {
+        if (mayBeElsewhere(thrown) && thrown.kind === "damaged") {
+          faults.note({ ...fault, kind: "damaged" });
+        }
+        throw thrown;
+      }
+    };
+    const there = async (other: SourceSite, inner?: AbortSignal): Promise<Manifest> =>
+      await read(other, other.repository.state.backups.get(backup.backup) ?? backup, inner);
+    const onSilent = (kind: "unavailable" | "slow"): void => faults.note({ ...fault, kind });
+    return await failover.read({ here, there, onSilent }, signal);
+  }
+
+  #openAfter(before: ReadonlySet<string>, site: SourceSite, how: SourceHow): ChunkSource {
+    const { clock, concurrency, decode, faults, next } = this.#options;
+    const { repository } = site;
+    const used = new Set([...before, site.name]);
+    const openNext = async (): Promise<ChunkSource | undefined> => {
+      const other = await next?.(used);
+      return other === undefined ? undefined : this.#openAfter(used, other, how);
+    };
+    const isAlone = next === undefined || how.alone === true;
+    return new ChunkSource({
+      site: repository.site,
+      index: repository.index,
+      state: () => repository.state,
+      concurrency,
+      cacheBytes: SOURCE_CACHE_BYTES,
+      ...(decode === undefined ? {} : { decode }),
+      onFault: (fault) => faults.note(fault),
+      ...(isAlone ? {} : { failover: { next: openNext, clock } }),
+    });
+  }
+}
