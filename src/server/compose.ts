@@ -97,7 +97,7 @@ function configuredSite(
     firstRole: config.role ?? (index === 0 ? "primary" : "mirror"),
     ...(config.retention === undefined ? {} : { retention: config.retention }),
     async open() {
-      const opened = await openSite(config, doors);
+      const opened = await openSite(config, doors, { proveNow: true });
       counters.set(config.name, opened.counters);
       return opened.site;
     },

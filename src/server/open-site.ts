@@ -3,11 +3,13 @@
  * passes waited out.
  */
 import type { Clock, Random } from "../base/doors.ts";
+import { AppError } from "../base/error.ts";
 import { openAzureSite } from "../sites/azure-site.ts";
 import { countRequests } from "../sites/counting-site.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
 import { openDirectorySite } from "../sites/directory-site.ts";
 import { openGcsSite } from "../sites/gcs-site.ts";
+import type { GuardedSite } from "../sites/guarded-site.ts";
 import { guardedSite } from "../sites/guarded-site.ts";
 import { limitedSite } from "../sites/limited-site.ts";
 import { retryingSite } from "../sites/retrying-site.ts";
@@ -18,10 +20,14 @@ import type { AzureSiteConfig, GcsSiteConfig, S3SiteConfig, SiteConfig } from ".
 /** A site as operations use it, and the counters below its retries. */
 export type OpenedSite = { readonly site: Site; readonly counters: CountingSite };
 
-/** Opens a site. Closing `site` closes all of it. */
+/**
+ * Opens a site. Closing `site` closes all of it. A long-lived writer has a store prove at
+ * once that it creates only where nothing is, so that no backup has to wait for that.
+ */
 export async function openSite(
   config: SiteConfig,
   doors: { readonly clock: Clock; readonly random: Random },
+  how: { readonly proveNow?: boolean } = {},
 ): Promise<OpenedSite> {
   const { clock, random } = doors;
   const bare = await openStore(config, clock);
@@ -32,8 +38,21 @@ export async function openSite(
       ? counters
       : limitedSite(counters, { clock, limits: config.limits });
   // A folder's links are made once; a store is not believed before it has shown that it does as much.
-  const proven = config.type !== "directory" ? guardedSite(limited, random) : limited;
-  return { site: retryingSite(proven, { clock, random }), counters };
+  if (config.type === "directory") {
+    return { site: retryingSite(limited, { clock, random }), counters };
+  }
+  const guarded = guardedSite(limited, random);
+  if (how.proveNow === true && config.role !== "archive") await proveIfReached(guarded);
+  return { site: retryingSite(guarded, { clock, random }), counters };
+}
+
+async function proveIfReached(site: GuardedSite): Promise<void> {
+  try {
+    await site.prove();
+  } catch (thrown) {
+    // Who only reads need not know; who writes is told by the first put, which proves again.
+    if (!(thrown instanceof AppError)) throw thrown;
+  }
 }
 
 async function openStore(config: SiteConfig, clock: Clock): Promise<Site> {

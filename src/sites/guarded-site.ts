@@ -8,8 +8,14 @@ import { probeCreateIfAbsent } from "./probe.ts";
 import { extrasOf } from "./site.ts";
 import type { Site } from "./site.ts";
 
+/** A site that is not written to before it was proved. */
+export type GuardedSite = Site & {
+  /** Proves it now; throws if the store fails, or cannot be asked. */
+  prove(): Promise<void>;
+};
+
 /** Wraps a site. It belongs below the retries: an attempt that failed for a while is made again. */
-export function guardedSite(site: Site, random: Random): Site {
+export function guardedSite(site: Site, random: Random): GuardedSite {
   let proof: Promise<void> | undefined;
   const prove = async (): Promise<void> => {
     proof ??= probeCreateIfAbsent(site, random);
@@ -24,6 +30,7 @@ export function guardedSite(site: Site, random: Random): Site {
     ...extrasOf(site),
     name: site.name,
     location: site.location,
+    prove,
     get: async (key, call) => await site.get(key, call),
     async put(key, bytes, call) {
       // Probes are what certification makes, and it judges better.
