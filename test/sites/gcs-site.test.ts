@@ -9,13 +9,15 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startGcsServer, type RealGcs } from "../../scripts/real/gcs.ts";
+import { realClock } from "../../src/base/clock.ts";
 import { AppError } from "../../src/base/error.ts";
 import { sha256Hex } from "../../src/base/hex.ts";
 import { realRandom } from "../../src/base/random.ts";
 import { openGcsCredentials } from "../../src/sites/gcs-credentials.ts";
 import { openGcsSite, type GcsSiteOptions } from "../../src/sites/gcs-site.ts";
 import type { HttpAnswer, HttpRequest } from "../../src/sites/http-exchange.ts";
-import { raceCreateIfAbsent } from "../../src/sites/probe.ts";
+import { probeCreateIfAbsent, raceCreateIfAbsent } from "../../src/sites/probe.ts";
+import { openS3Site } from "../../src/sites/s3-site.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { keysOf, siteContract, text, thrownBy } from "./contract.ts";
 
@@ -53,6 +55,16 @@ function againstServer(real: RealGcs): void {
       expect(await site.get("bare/a")).toEqual(text("2"));
       expect(await site.put("bare/a", text("3"))).toBe("exists");
       expect(await site.get("bare/a")).toEqual(text("2"));
+    });
+
+    test("through an S3 front that overwrites, as Google's does, the same bucket is refused", async () => {
+      await using front = overwritingFront(real);
+      const address = { bucket: real.bucket, endpoint: front.origin, forcePathStyle: true };
+      const key = { accessKeyId: "id", secretAccessKey: "secret" };
+      await using site = await openS3Site({ name: "s3", clock: realClock, ...address, ...key });
+      const error = await thrownBy(probeCreateIfAbsent(site, realRandom));
+      expect(error).toHaveProperty("kind", "refused");
+      expect(front.conditions()).toEqual(["*", "*"]);
     });
 
     test("names a bucket that is missing, whatever is read", async () => {
@@ -385,6 +397,31 @@ function alteringProxy(real: RealGcs, before: string, after: string) {
     origin: proxy.url.origin,
     alteredCount: () => count,
     [Symbol.asyncDispose]: async () => await proxy.stop(true),
+  };
+}
+
+/** Takes PUT and GET as S3 has them, the condition included, and overwrites. */
+function overwritingFront(real: RealGcs) {
+  const conditions: (string | null)[] = [];
+  const front = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: async (request) => {
+      const [, bucket, ...rest] = new URL(request.url).pathname.split("/");
+      const name = encodeURIComponent(rest.join("/"));
+      if (request.method !== "PUT") {
+        return await fetch(`${real.endpoint}/storage/v1/b/${bucket}/o/${name}?alt=media`);
+      }
+      conditions.push(request.headers.get("if-none-match"));
+      const address = `${real.endpoint}/upload/storage/v1/b/${bucket}/o?uploadType=media&name=${name}`;
+      const { status } = await fetch(address, { method: "POST", body: await request.bytes() });
+      return new Response(null, { status });
+    },
+  });
+  return {
+    origin: front.url.origin,
+    conditions: () => conditions,
+    [Symbol.asyncDispose]: async () => await front.stop(true),
   };
 }
 
