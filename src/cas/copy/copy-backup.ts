@@ -11,9 +11,11 @@ import { damagedError } from "../format/bytes.ts";
 import { manifestKey } from "../format/ids.ts";
 import type { SealedPack } from "../format/pack.ts";
 import { packKey } from "../format/pack.ts";
+import { sessionOfManifest } from "../format/seal.ts";
 import { getNamedPack } from "../clean/pack-standing.ts";
 import type { EntryBodies } from "../log/entry.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
+import { CopiedKeys } from "./copy-keys.ts";
 import type { CopiedLists } from "./copy-lists.ts";
 import { listsWithoutMoves, readUses } from "./copy-lists.ts";
 import type { CopySide } from "./copy-side.ts";
@@ -49,14 +51,16 @@ const BATCH_DIRECTORY_BYTES_MAX = 16 * 1024 * 1024;
 /** Copies backups, one after the other. */
 export class BackupCopier {
   readonly #parts: CopyParts;
+  readonly #keys: CopiedKeys;
   readonly #unnamed: UnnamedPacks;
   /** Names at the target that have other bytes than they should. */
   readonly #taken = new Set<string>();
 
   constructor(parts: CopyParts) {
-    const { operation, signal } = parts;
+    const { from, to, operation, signal } = parts;
     this.#parts = parts;
-    this.#unnamed = new UnnamedPacks(parts.to.repository, { operation, signal });
+    this.#keys = new CopiedKeys(from, to, signal);
+    this.#unnamed = new UnnamedPacks(to.repository, { operation, keys: this.#keys, signal });
   }
 
   /** Copies one backup; `override` brings back what the target has forgotten. */
@@ -175,6 +179,7 @@ export class BackupCopier {
     const { id } = record.manifest;
     const key = manifestKey(id, record.manifest.birth);
     const bytes = await readHashed(from, key, id, signal);
+    if (!from.repository.sealer.isPlain) await this.#keys.bring([sessionOfManifest(bytes, key)]);
     const birth = to.repository.state.sequence;
     const target = manifestKey(id, birth);
     await to.repository.putObject(target, bytes, { sha256: id, ...callOf(signal) });
@@ -205,6 +210,7 @@ export class BackupCopier {
       plannedAt: sequence,
       manifest,
       segments: this.#unnamed.segments,
+      ...this.#keys.named,
       ...lists,
       totals: record.totals,
       ...(everIds.has(backup) ? { overrides: { site: siteId, sequence: forget } } : {}),

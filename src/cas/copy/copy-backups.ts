@@ -107,7 +107,8 @@ export async function copyBackups(
     from,
     to,
     operation,
-    transfer: options.transfer ?? localTransfer(...sites, { concurrency }),
+    transfer:
+      options.transfer ?? localTransfer(...sites, { concurrency, sealer: to.repository.sealer }),
     readBack: options.readBack,
     keepEveryBytes: options.keepEveryBytes,
     sentUnder: options.sentUnder,

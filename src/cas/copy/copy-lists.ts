@@ -96,11 +96,14 @@ class ListNodes {
   }) {
     this.#to = options.to;
     this.#onPack = options.onPack;
+    const { sealer } = options.to;
     this.#builder = new PackBuilder({
       kind: "metadata",
       packSizeBytes: LIST_PACK_SIZE_BYTES,
       compression: { level: COMPRESSION_LEVEL },
       salt: () => this.#salt(options.operation),
+      // Lists are for all nodes, so never under a session key.
+      sealing: sealer.isPlain ? undefined : { sealer, session: undefined },
     });
   }
 

@@ -27,6 +27,12 @@ export function mustBeSitesOfOne(from: CopySide, to: CopySide): void {
       context: { from: one.header.repository, to: other.header.repository },
     });
   }
+  if (one.sealer.isPlain !== other.sealer.isPlain) {
+    throw new AppError("refused", `Of ${where} only one is encrypted.`, {
+      guidance: "Chunk ids differ then, so nothing can be copied as it is.",
+      context: { from: one.header.site, to: other.header.site },
+    });
+  }
   if (one.header.site !== other.header.site) return;
   throw new AppError("refused", `${where} are one and the same site.`, {
     guidance:

@@ -11,11 +11,13 @@ import { storedDirectoryLength } from "../format/index-segment.ts";
 import type { SegmentPack } from "../format/index-segment.ts";
 import type { PackDirectory } from "../format/pack.ts";
 import { decodeDirectory } from "../format/pack.ts";
+import { originsOf } from "../format/seal.ts";
 import { getNamedPack } from "../clean/pack-standing.ts";
 import type { EntryBodies } from "../log/entry.ts";
 import type { Repository } from "../log/repository.ts";
 import type { RepositoryState } from "../log/state.ts";
 import type { PackArrived } from "./transfer-pack.ts";
+import type { CopiedKeys } from "./copy-keys.ts";
 import { callOf } from "./copy-side.ts";
 
 type SegmentRef = EntryBodies["keep"]["segments"][number];
@@ -26,6 +28,7 @@ export class UnnamedPacks {
   readonly #repository: Repository;
   readonly #operation: string;
   readonly #signal: AbortSignal | undefined;
+  readonly #keys: CopiedKeys;
   /** In no segment. */
   readonly #rows = new Map<string, Row>();
   #rowChunkCount = 0;
@@ -39,10 +42,15 @@ export class UnnamedPacks {
 
   constructor(
     repository: Repository,
-    options: { readonly operation: string; readonly signal: AbortSignal | undefined },
+    options: {
+      readonly operation: string;
+      readonly keys: CopiedKeys;
+      readonly signal: AbortSignal | undefined;
+    },
   ) {
     this.#repository = repository;
     this.#operation = options.operation;
+    this.#keys = options.keys;
     this.#signal = options.signal;
   }
 
@@ -66,6 +74,8 @@ export class UnnamedPacks {
     for (const { pack: id, birth, sizeBytes, directoryBytes } of arrived) {
       const directory = decodeDirectory(directoryBytes, `Pack ${id}`);
       const frames = segmentFramesOf(directory);
+      const { origins } = originsOf(frames);
+      await this.#keys.bring(origins.flatMap(({ session }) => session ?? []));
       const { kind } = directory;
       const directoryLength = storedDirectoryLength({ directory, bytes: { length: sizeBytes } });
       const pack = { id, birth, sizeBytes, directoryLength, kind, frames };
@@ -82,7 +92,7 @@ export class UnnamedPacks {
   async writeAll(): Promise<void> {
     const rows = [...this.#rows.values()];
     if (rows.length === 0) return;
-    const segment = encodeSegment(rows);
+    const segment = encodeSegment(rows, this.#repository.sealer);
     const birth = this.#repository.state.sequence;
     const sent = { sha256: segment.id, ...callOf(this.#signal) };
     await this.#repository.putObject(segmentKey(segment.id, birth), segment.bytes, sent);
@@ -97,11 +107,10 @@ export class UnnamedPacks {
   async keep(): Promise<void> {
     await this.writeAll();
     if (this.#written.length === 0) return;
-    const body = { segments: this.segments };
     await this.#repository.commit(
       (state) => {
         this.mustHold(state);
-        return { kind: "keep", body };
+        return { kind: "keep", body: { segments: this.segments, ...this.#keys.named } };
       },
       { operation: this.#operation, ...callOf(this.#signal) },
     );
