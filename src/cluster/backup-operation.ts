@@ -21,7 +21,8 @@ import type { OperationContext } from "./operations.ts";
 import type { PhaseKey } from "./phase-run.ts";
 import { PhaseRun } from "./phase-run.ts";
 import { ProgressBoard } from "./progress-board.ts";
-import { announceMirrors } from "./mirror-operation.ts";
+import type { MirrorReport } from "./mirror-operation.ts";
+import { announceMirrors, syncMirrors } from "./mirror-operation.ts";
 import type { JsonValue, LeaseMirror, NodeStoredAnswer } from "./protocol.ts";
 import { nodeStoredSchema } from "./protocol.ts";
 import { withSoundIndex } from "./sound-index.ts";
@@ -38,7 +39,12 @@ export type BackupResult = {
   readonly totals: { files: number; bytes: number; newBytes: number; storedBytes: number };
   readonly readBytes: number;
   readonly attempts: number;
+  /** What became of it on each mirror; without mirrors, none. */
+  readonly mirrors: readonly MirrorReport[];
 };
+
+/** A backup that is in the log, before anybody has looked at mirrors. */
+type Landed = Omit<BackupResult, "mirrors">;
 
 type Attempt = {
   readonly session: ClusterSession;
@@ -65,20 +71,25 @@ export async function runBackup(
   const id = toHex(doors.random.bytes(16));
   let lookUpAll = false;
   for (let attempt = 0; ; attempt += 1) {
+    let announced: readonly LeaseMirror[] = [];
     try {
-      return await runAttempt(parts, context, board, {
+      announced = await announceMirrors(parts, context.signal);
+      const result = await runAttempt(parts, context, board, {
         attempt,
         lookUpAll,
         started,
         id,
         name: request.name ?? started,
-        mirrors: await announceMirrors(parts, context.signal),
+        mirrors: announced,
       });
+      return { ...result, mirrors: await bringMirrors(parts, context, announced) };
     } catch (thrown) {
       context.signal.throwIfAborted();
       const error = toAppError(thrown);
       const landed = await landedAfterAll(parts, context, id, attempt);
-      if (landed !== undefined) return landed;
+      if (landed !== undefined) {
+        return { ...landed, mirrors: await bringMirrors(parts, context, announced) };
+      }
       const packsGone = error.context["reason"] === "packs-gone";
       const again = error.retryable || packsGone || error.context["reason"] === "lease-lost";
       if (!again || attempt + 1 >= config.backup.attempts) throw error;
@@ -90,13 +101,27 @@ export async function runBackup(
   }
 }
 
+/** The backup is listed: whatever happens to a mirror is told, and fails nothing. */
+async function bringMirrors(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  announced: readonly LeaseMirror[],
+): Promise<readonly MirrorReport[]> {
+  try {
+    return await syncMirrors(parts, context, { announced });
+  } catch (thrown) {
+    context.say(`The mirrors were not brought up to date: ${toAppError(thrown).message}`);
+    return [];
+  }
+}
+
 /** A commit whose outcome was unknown may have been won: the log says so. */
 async function landedAfterAll(
   parts: CoordinatorParts,
   context: OperationContext,
   id: string,
   attempt: number,
-): Promise<BackupResult | undefined> {
+): Promise<Landed | undefined> {
   let state;
   try {
     state = await parts.repository.catchUp(context.signal);
@@ -124,7 +149,7 @@ async function runAttempt(
   context: OperationContext,
   board: ProgressBoard,
   options: Omit<Attempt, "session">,
-): Promise<BackupResult> {
+): Promise<Landed> {
   const { config } = parts;
   using claims = new ClaimTable(parts.claimsDatabase());
   parts.claims.set(context.id, claims);
@@ -248,7 +273,7 @@ async function commit(
   context: OperationContext,
   attempt: Attempt,
   run: Run,
-): Promise<BackupResult> {
+): Promise<Landed> {
   const { repository } = parts;
   const { signal } = context;
   context.progress({ phase: "commit" });

@@ -2,8 +2,10 @@
  * Operations that lease nobody: cleanup, verification, and marks on backups. They work on the
  * repository alone (a verification of the database only asks it) and may run beside anything.
  */
-import { AppError } from "../base/error.ts";
+import type { AppErrorJson } from "../base/error.ts";
+import { AppError, toAppError } from "../base/error.ts";
 import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/clean/backup-marks.ts";
+import type { CleanupReport } from "../cas/clean/cleanup.ts";
 import { planCleanup, runCleanup } from "../cas/clean/cleanup.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
 import { newestComplete } from "../cas/log/state.ts";
@@ -13,6 +15,8 @@ import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
+import type { SiteView } from "./site-views.ts";
+import { heldFor } from "./site-wants.ts";
 import { withSoundIndex } from "./sound-index.ts";
 import { verifyDatabase } from "./verify-database.ts";
 import { verifyShares } from "./verify-shares.ts";
@@ -35,18 +39,67 @@ export type EndedOperations = {
   readonly restores: ReadonlySet<string>;
 };
 
-/** Plans a cleanup and, unless it is a dry run, does it. */
+/** What a cleanup did at one site, or why it did nothing there. */
+export type SiteCleanup = {
+  readonly site: string;
+  readonly role: string;
+  readonly report?: CleanupReport;
+  readonly error?: AppErrorJson;
+};
+
+/**
+ * Plans a cleanup and, unless it is a dry run, does it: on the primary, then on every mirror, each by
+ * its own retention. Archives and closed sites are left alone. The report is the primary's, with those
+ * of all under `sites`; a mirror that fails costs the others nothing.
+ */
 export async function runCleanupOperation(
   parts: CoordinatorParts,
   context: OperationContext,
   request: CleanupRequest,
   ended: EndedOperations,
 ): Promise<JsonValue> {
-  const { repository, config, doors } = parts;
-  context.progress({ phase: "plan" });
+  const views = (await parts.sites.look(context.signal)).sites;
+  const all: SiteCleanup[] = [];
+  const own = views.find(({ id }) => id === parts.site.id);
+  if (own?.open === undefined) throw own?.error ?? new AppError("unavailable", "No primary.");
+  const report = await cleanSite(parts, context, { request, ended, view: own, views });
+  all.push({ site: own.name, role: "primary", report });
+  for (const view of views) {
+    const { name, role, open, error } = view;
+    if (role !== "mirror" || view === own) continue;
+    try {
+      if (open === undefined) throw error ?? new AppError("unavailable", "It was not asked.");
+      const one = await cleanSite(parts, context, { request, ended, view, views });
+      all.push({ site: name, role, report: one });
+    } catch (thrown) {
+      context.signal.throwIfAborted();
+      all.push({ site: name, role, error: toAppError(thrown).toJSON() });
+    }
+  }
+  return { ...report, sites: all } as unknown as JsonValue;
+}
+
+async function cleanSite(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  how: {
+    readonly request: CleanupRequest;
+    readonly ended: EndedOperations;
+    readonly view: SiteView;
+    readonly views: readonly SiteView[];
+  },
+): Promise<CleanupReport> {
+  const { config, doors } = parts;
+  const { request, ended, view, views } = how;
+  const { open } = view;
+  if (open === undefined) throw new AppError("internal", `Site ${view.name} is not open.`);
+  const { repository } = open;
+  const phase = (step: string): string => (views.length === 1 ? step : `${step} (${view.name})`);
+  context.progress({ phase: phase("plan") });
   const options = {
     repository,
-    policy: request.retention ?? config.retention,
+    policy: request.retention ?? view.retention ?? config.retention,
+    heldFor: heldFor(view, views, request.retention ?? config.retention),
     undoWindowMs: request.undoWindowMs ?? config.undoWindowMs,
     keepSilentMs: config.undoWindowMs,
     endedOperations: ended.operations,
@@ -57,17 +110,15 @@ export async function runCleanupOperation(
     signal: context.signal,
   };
   return await withSoundIndex(repository, context.signal, async () => {
-    const source = parts.openSource();
-    if (request.dryRun === true) {
-      return (await planCleanup({ ...options, source })) as unknown as JsonValue;
-    }
+    const source = open.openSource();
+    if (request.dryRun === true) return await planCleanup({ ...options, source });
     const onStep = (step: string): void => {
-      context.progress({ phase: step });
+      context.progress({ phase: phase(step) });
     };
     const report = await runCleanup({ ...options, source, onStep });
     // A list that could not be read held everything back; the next cleanup looks with fresh eyes.
     if (report.alarms.length > 0) await repository.rebuildIndex(context.signal);
-    return report as unknown as JsonValue;
+    return report;
   });
 }
 

@@ -23,6 +23,8 @@ import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { CleanupRequest, EndedOperations, VerifyRequest } from "./maintenance.ts";
 import { runCleanupOperation, runMarkOperation, runVerifyOperation } from "./maintenance.ts";
 import type { MemberConfig } from "./member-config.ts";
+import { syncMirrors } from "./mirror-operation.ts";
+import { promoteSite } from "./promote-operation.ts";
 import { handleClaimCall } from "./claim-calls.ts";
 import type { NodeAddress } from "./network.ts";
 import { NodeService } from "./node-service.ts";
@@ -170,6 +172,26 @@ export class Member implements AsyncDisposable {
     });
   }
 
+  /** Brings mirrors (all, or those named) what they lack, and the primary what landed elsewhere. */
+  startSync(request: { readonly sites?: readonly string[] } = {}): OperationRecord {
+    const { sites: names } = request;
+    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    return this.operations.start("sync", journaled, async (context) => {
+      const parts = this.#partsOn(await this.sites.primary(context.signal));
+      for (const name of names ?? []) this.sites.mustName(name);
+      const mirrors = await syncMirrors(parts, context, names === undefined ? {} : { names });
+      return { mirrors } as JsonValue;
+    });
+  }
+
+  /** Makes a mirror the primary. */
+  startPromote(request: { readonly site: string }): OperationRecord {
+    return this.operations.start("promote", { ...request }, async (context) => {
+      const parts = { sites: this.sites, config: this.config };
+      return (await promoteSite(parts, context, request.site)) as unknown as JsonValue;
+    });
+  }
+
   /** Verifies backups, or with `database` what the running database has of one. */
   startVerify(request: VerifyRequest): OperationRecord {
     return this.operations.start("verify", { ...request }, async (context) => {
@@ -287,9 +309,7 @@ export class Member implements AsyncDisposable {
 
   /** One backup or restore per coordinator at a time: a second would only meet the first one's leases. */
   #mustBeAlone(kind: OperationKind): void {
-    const other = this.operations
-      .running()
-      .find((record) => record.kind === "backup" || record.kind === "restore");
+    const other = this.operations.running().find((record) => isLeasing(record));
     if (other === undefined) return;
     throw new AppError("conflict", `A ${other.kind} is running (operation ${other.id}).`, {
       guidance: `Wait for it, or stop it with \`astacus cancel ${other.id}\`; then start the ${kind}.`,
@@ -305,6 +325,11 @@ export class Member implements AsyncDisposable {
       restores: new Set(restores.map((one) => one.id)),
     };
   }
+}
+
+/** A backup whose leases have ended only brings mirrors up to date, which may take long. */
+function isLeasing({ kind, progress }: OperationRecord): boolean {
+  return kind === "restore" || (kind === "backup" && progress?.phase !== "mirrors");
 }
 
 function mustFindSelf(config: MemberConfig): NodeAddress {

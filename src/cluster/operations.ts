@@ -23,8 +23,11 @@ export const OPERATION_KINDS = [
   "undelete",
   "pin",
   "unpin",
+  "scrub",
   "migrate",
   "retire",
+  "sync",
+  "promote",
 ] as const;
 
 export type OperationKind = (typeof OPERATION_KINDS)[number];

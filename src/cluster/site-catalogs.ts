@@ -4,17 +4,21 @@
  * sites: which id each name had, and the best roles that were seen. All of it is a cache but the ids,
  * by which another store that was put in a site's place is refused.
  */
+import { z } from "zod";
 import type { Databases } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { joinPath } from "../base/path.ts";
 import { Catalog, catalogLocation } from "../cas/catalog/catalog.ts";
 import type { Binding } from "../cas/catalog/catalog-log.ts";
 import { CatalogLog } from "../cas/catalog/catalog-log.ts";
-import type { RepositoryHeader } from "../cas/format/header.ts";
-import type { Roles } from "../cas/log/state.ts";
+import { decodeHeader, encodeHeader } from "../cas/format/header.ts";
+import type { FoundHeader } from "../cas/log/header-object.ts";
+import type { RepositoryState, Roles } from "../cas/log/state.ts";
 import { rememberedRolesSchema } from "./site-roles.ts";
 
 const ROLES_KEY = "roles";
+
+const rememberedHeaderSchema = z.strictObject({ hash: z.string(), header: z.string() });
 
 /** See the file's header. */
 export class SiteCatalogs implements Disposable {
@@ -39,7 +43,8 @@ export class SiteCatalogs implements Disposable {
    * The catalog of the site that was found under a name. Refuses another repository than this node
    * knows, and another site than the name had before.
    */
-  open(name: string, location: string, header: RepositoryHeader): Catalog {
+  open(name: string, location: string, found: FoundHeader): Catalog {
+    const { header } = found;
     const known = this.idOf(name);
     const isOtherRepository =
       this.#repository !== undefined && this.#repository !== header.repository;
@@ -60,6 +65,7 @@ export class SiteCatalogs implements Disposable {
     }
     this.#repository = header.repository;
     if (known === undefined) this.main.set(`site ${name}`, header.site);
+    this.#rememberHeader(found);
     return this.of(header.site);
   }
 
@@ -73,6 +79,23 @@ export class SiteCatalogs implements Disposable {
     const catalog = Catalog.open(this.#databases, path);
     this.#others.set(site, catalog);
     return catalog;
+  }
+
+  /**
+   * What this node last saw of a site's log, without the site; undefined if it never saw it, or cannot
+   * read what it kept (of an encrypted repository).
+   */
+  stateOf(site: string): RepositoryState | undefined {
+    const text = this.main.get(`header ${site}`);
+    if (text === undefined) return undefined;
+    try {
+      const { hash, header } = rememberedHeaderSchema.parse(JSON.parse(text));
+      const decoded = decodeHeader(new TextEncoder().encode(header), `site ${site}`);
+      return new CatalogLog(this.of(site)).load(decoded, hash);
+    } catch (thrown) {
+      if (thrown instanceof AppError) return undefined;
+      throw thrown;
+    }
   }
 
   /** The id of the site that had this name when it was last open. */
@@ -90,6 +113,12 @@ export class SiteCatalogs implements Disposable {
   rememberRoles(roles: Roles): void {
     const text = JSON.stringify(roles);
     if (this.main.get(ROLES_KEY) !== text) this.main.set(ROLES_KEY, text);
+  }
+
+  #rememberHeader({ header, hash }: FoundHeader): void {
+    const key = `header ${header.site}`;
+    const text = JSON.stringify({ hash, header: new TextDecoder().decode(encodeHeader(header)) });
+    if (this.main.get(key) !== text) this.main.set(key, text);
   }
 
   [Symbol.dispose](): void {

@@ -12,9 +12,11 @@ import type { FrameDecoder } from "../cas/format/frame-decoder.ts";
 import type { EntryBodies } from "../cas/log/entry.ts";
 import { readHeader } from "../cas/log/header-object.ts";
 import { Repository } from "../cas/log/repository.ts";
-import type { Roles } from "../cas/log/state.ts";
+import type { RepositoryState, Roles } from "../cas/log/state.ts";
 import { areBetterRoles } from "../cas/log/state.ts";
 import type { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { SiteLimits } from "../sites/limited-site.ts";
+import type { Prices, Usage } from "../sites/prices.ts";
 import type { Site } from "../sites/site.ts";
 import { ReadFaults } from "./read-faults.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
@@ -22,7 +24,7 @@ import type { FoundSite, SiteRole } from "./site-roles.ts";
 import { bestOf, planRoles } from "./site-roles.ts";
 import { SiteSources } from "./site-sources.ts";
 import type { ReadManifest, SourceHow } from "./site-sources.ts";
-import type { OpenSite, Readable, SeenSite, SitesNow } from "./site-views.ts";
+import type { OpenSite, Readable, SeenSite, SitesNow, SiteView } from "./site-views.ts";
 import { byFreshness, viewSites } from "./site-views.ts";
 import { within } from "./within.ts";
 
@@ -35,6 +37,11 @@ export type ConfiguredSite = {
   readonly retention?: RetentionPolicy;
   /** Connects; the set closes it. */
   readonly open: () => Promise<Site>;
+  /** What passed to it since it was opened; undefined while it was not. */
+  readonly usage?: () => Usage | undefined;
+  readonly prices?: Prices;
+  /** To what this node is held. */
+  readonly limits?: SiteLimits;
 };
 
 export type SiteSetOptions = {
@@ -102,6 +109,11 @@ export class SiteSet implements AsyncDisposable {
     return this.#slots.map(({ configured }) => configured.name);
   }
 
+  /** The sites as the configuration names them, in its order. */
+  get configured(): readonly ConfiguredSite[] {
+    return this.#slots.map(({ configured }) => configured);
+  }
+
   /** The catalogs of this node, of sites that do not answer too. */
   get catalogs(): SiteCatalogs {
     return this.#catalogs;
@@ -166,6 +178,13 @@ export class SiteSet implements AsyncDisposable {
       throw this.#silent(silent.configured.name, silent.failed.error);
     }
     throw this.#lacking(id, called);
+  }
+
+  /** What this node last saw of a site's log, whether or not it answers; undefined if nothing. */
+  stateOf({ id, name }: Pick<SiteView, "id" | "name">): RepositoryState | undefined {
+    const open = this.opened.find((one) => one.id === id || one.name === name);
+    if (open !== undefined) return open.repository.state;
+    return id === undefined ? undefined : this.#catalogs.stateOf(id);
   }
 
   /** A source of chunks over a site that is open. */
@@ -343,13 +362,13 @@ export class SiteSet implements AsyncDisposable {
       throw thrown;
     });
     slot.location = site.location;
-    const { header } = await readHeader(site, { signal });
-    const catalog = this.#catalogs.open(name, site.location, header);
+    const found = await readHeader(site, { signal });
+    const catalog = this.#catalogs.open(name, site.location, found);
     const repository = await Repository.open({ site, catalog, doors, node, signal });
     const openSource = (how?: SourceHow): ChunkSource => this.sources.open(slot.open!, how);
     const read: ReadManifest = (backup, call) =>
       this.sources.readManifest(slot.open!, backup, call);
-    const id = header.site;
+    const { site: id } = found.header;
     slot.open = { name, id, repository, catalog, openSource, readManifest: read };
     return slot.open;
   }
@@ -402,6 +421,11 @@ export class SiteSet implements AsyncDisposable {
 
   #idOf(slot: Slot): string | undefined {
     return slot.open?.id ?? this.#catalogs.idOf(slot.configured.name);
+  }
+
+  /** Throws AppError `not-found` for a name that the configuration does not have. */
+  mustName(name: string): void {
+    this.#mustGetSlot(name);
   }
 
   #mustGetSlot(name: string): Slot {

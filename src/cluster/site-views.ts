@@ -116,6 +116,8 @@ function roleNow(
   if (site.open?.repository.state.closed !== undefined) return "closed";
   if (known.row !== undefined) return known.row;
   if (!known.hasRoles && known.isFirst) return "primary";
+  // One that was seen before was left out on purpose; when it answers again, it is entered.
+  if (known.hasRoles && site.open === undefined && site.id !== undefined) return undefined;
   return site.firstRole === "archive" ? "archive" : "mirror";
 }
 

@@ -4,6 +4,7 @@
  * to heal everything, and to look with fresh eyes at what the store holds.
  */
 import { toAppError } from "../../src/base/error.ts";
+import { readHeader } from "../../src/cas/log/header-object.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import type { Offline, OfflineRestore } from "../../src/cluster/offline.ts";
 import { openOffline } from "../../src/cluster/offline.ts";
@@ -31,6 +32,8 @@ export type SimulatedClusterOptions = {
   readonly product: SimulatedProduct;
   readonly degraded?: boolean;
   readonly store?: StoreKind;
+  /** More stores, each of which is a site of the repository from the start. */
+  readonly mirrors?: readonly string[];
   readonly rereadShare?: number;
   /** How far the clocks of machines may be apart. */
   readonly skewMsMax?: number;
@@ -48,6 +51,8 @@ const LEASES_END_MS = 130_000;
 export class SimulatedCluster {
   readonly clock = new VirtualClock();
   readonly store: SimulatedStore;
+  /** All stores by name; the first one is `store`. */
+  readonly stores = new Map<string, SimulatedStore>();
   readonly random;
   readonly network: SimulatedNetwork;
   readonly nodes: SimulatedNode[] = [];
@@ -76,7 +81,17 @@ export class SimulatedCluster {
     const { clock, network } = this;
     const store = new SimulatedStore(options.store ?? "objects", clock, seed);
     this.store = store;
-    const what = { product, addresses, degraded, rereadShare, store, siteRates: this.#ratesView() };
+    this.stores.set(store.name, store);
+    const { stores } = this;
+    const what = {
+      stores,
+      product,
+      addresses,
+      degraded,
+      rereadShare,
+      store,
+      siteRates: this.#ratesView(),
+    };
     const world: NodeWorld = { clock, network, note, ...what };
     const { skewMsMax = 0 } = options;
     for (const [index, address] of addresses.entries()) {
@@ -92,11 +107,24 @@ export class SimulatedCluster {
     const chunker = { rule: "astacus-cdc-1", averageSizeBytes: 8192 } as const;
     const site = await clock.run(store.open());
     await clock.run(Repository.init(site, { doors: { clock, random }, chunker }));
+    for (const name of options.mirrors ?? []) await cluster.addSite(name);
     for (const node of cluster.nodes) {
       cluster.openToy(node);
       await clock.run(node.start());
     }
     return cluster;
+  }
+
+  /** Makes another site of the repository; nodes reach it when they start again. */
+  async addSite(name: string): Promise<SimulatedStore> {
+    const { clock, random, stores } = this;
+    const { header } = await readHeader(await this.openStore());
+    const store = new SimulatedStore("objects", clock, 1, name);
+    stores.set(name, store);
+    const site = await store.open();
+    const { repository, chunker } = header;
+    await clock.run(Repository.init(site, { doors: { clock, random }, chunker, repository }));
+    return store;
   }
 
   /** One number for all that has happened: equal for two runs of one seed. */
@@ -219,11 +247,12 @@ export class SimulatedCluster {
   async restoreAside(
     backup: string,
     choice: Pick<OfflineRestore, "nodes" | "paths"> = {},
+    store = this.store,
   ): Promise<MemoryFileSystem> {
     const files = new MemoryFileSystem({ clock: this.clock });
     files.makeDirectory("/r");
     const how = { target: "/r", ownerPolicy: "recorded", incomplete: true } as const;
-    await this.read((reader) => reader.restoreTo({ backup, ...how, ...choice }), files);
+    await this.read((reader) => reader.restoreTo({ backup, ...how, ...choice }), files, store);
     return files;
   }
 
@@ -231,8 +260,9 @@ export class SimulatedCluster {
   async read<T>(
     work: (reader: Offline) => Promise<T>,
     files = new MemoryFileSystem({ clock: this.clock }),
+    store = this.store,
   ): Promise<T> {
-    return await this.clock.run(this.#withReader(work, files));
+    return await this.clock.run(this.#withReader(work, files, store));
   }
 
   /** The same where nobody need wait for virtual time: in an object store. */
@@ -245,10 +275,14 @@ export class SimulatedCluster {
     return await this.clock.run(this.store.open());
   }
 
-  async #withReader<T>(work: (reader: Offline) => Promise<T>, files: MemoryFileSystem): Promise<T> {
+  async #withReader<T>(
+    work: (reader: Offline) => Promise<T>,
+    files: MemoryFileSystem,
+    store = this.store,
+  ): Promise<T> {
     const databases = databasesOf(new Map(), new ProcessLife());
     using reader = await openOffline({
-      site: await this.store.open(),
+      site: await store.open(),
       doors: { clock: this.clock, random: seededRandom(1), files, databases },
       tempFolder: "/t",
       cluster: "simulated",

@@ -6,12 +6,14 @@
 import type { ChunkerSettings } from "../../src/cas/format/chunker.ts";
 import type { MemberConfig } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
+import type { ConfiguredSite } from "../../src/cluster/site-set.ts";
 import type { NodeAddress } from "../../src/cluster/network.ts";
 import { createProduct } from "../../src/products/create-product.ts";
 import type { Clock, Doors, Random } from "../../src/base/doors.ts";
 import type { FaultName } from "../../src/sites/faulty-site.ts";
 import { FaultySite } from "../../src/sites/faulty-site.ts";
 import { retryingSite } from "../../src/sites/retrying-site.ts";
+import type { Site } from "../../src/sites/site.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { MemoryFileSystem } from "./memory-file-system.ts";
 import type { SimulatedNetwork } from "./simulated-network.ts";
@@ -40,6 +42,8 @@ export type NodeWorld = {
   /** Share of unchanged files that is read anyway. */
   readonly rereadShare: number;
   readonly store: SimulatedStore;
+  /** All stores by name, the first one included. */
+  readonly stores: ReadonlyMap<string, SimulatedStore>;
   /** Rates of faults of the site, asked at each call. */
   readonly siteRates: Readonly<Partial<Record<FaultName, number>>>;
   readonly note: (line: string) => void;
@@ -61,6 +65,8 @@ export class SimulatedNode {
   files: MemoryFileSystem;
   readonly images: DatabaseImages = new Map();
   version = "1.0.0";
+  /** The sites that this node's configuration names, in its order; all of them by default. */
+  siteNames: readonly string[] | undefined;
   readonly #options: SimulatedNodeOptions;
   readonly #clock: Clock;
   readonly #mount = new MountedSite("store", "sim:store");
@@ -127,7 +133,7 @@ export class SimulatedNode {
     const member = await Member.open({
       config,
       doors,
-      sites: [{ name: site.name, firstRole: "primary", open: async () => site }],
+      sites: this.#sites({ first: site, life, clock, random }),
       product: createProduct(this.#productConfig()),
       version: this.version,
       openPlane: (header) => {
@@ -171,6 +177,29 @@ export class SimulatedNode {
     this.kill();
     this.images.clear();
     this.files = this.#freshDisk();
+  }
+
+  /** The first store is the one with faults. */
+  #sites(how: {
+    readonly first: Site;
+    readonly life: ProcessLife;
+    readonly clock: Clock;
+    readonly random: Random;
+  }): ConfiguredSite[] {
+    const { first, life, clock, random } = how;
+    const { world, seed } = this.#options;
+    const names = this.siteNames ?? [...world.stores.keys()];
+    return names.map((name, index) => ({
+      name,
+      firstRole: index === 0 ? "primary" : "mirror",
+      async open() {
+        if (name === first.name) return first;
+        const store = world.stores.get(name);
+        if (store === undefined) throw new Error(`there is no store ${name}`);
+        const wire = { clock: world.clock, random: seededRandom(seed + 78), latencyMs: 6 };
+        return retryingSite(siteOf(await store.open(life), life, wire), { clock, random });
+      },
+    }));
   }
 
   #freshDisk(): MemoryFileSystem {

@@ -4,6 +4,7 @@
  * back to what was synced. Each process opens the store anew; all of them see the same shades.
  */
 import type { Random } from "../../src/base/doors.ts";
+import { AppError } from "../../src/base/error.ts";
 import { openDirectorySite } from "../../src/sites/directory-site.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { Site } from "../../src/sites/site.ts";
@@ -24,16 +25,21 @@ const LATENCY_MS = 0.5;
 /** See the file's header. */
 export class SimulatedStore {
   readonly kind: StoreKind;
+  readonly name: string;
+  /** While it is, nobody gets an answer from it. */
+  isDown = false;
   /** What is wrong with which object, for everybody. */
   readonly shades: Shades = new Map();
   readonly #clock: VirtualClock;
-  readonly #objects = new MemorySite("store");
+  readonly #objects: MemorySite;
   readonly #disk: MemoryFileSystem;
   readonly #seed: number;
   #openCount = 0;
 
-  constructor(kind: StoreKind, clock: VirtualClock, seed: number) {
+  constructor(kind: StoreKind, clock: VirtualClock, seed: number, name = "store") {
     this.kind = kind;
+    this.name = name;
+    this.#objects = new MemorySite(name);
     this.#clock = clock;
     this.#seed = seed;
     this.#disk = new MemoryFileSystem({ clock });
@@ -48,13 +54,17 @@ export class SimulatedStore {
 
   /** The store as a process sees it that lives as long as `life`. */
   async open(life: ProcessLife = new ProcessLife()): Promise<Site> {
+    return whileUp(await this.#open(life), () => !this.isDown);
+  }
+
+  async #open(life: ProcessLife): Promise<Site> {
     if (this.kind === "objects") return new ShadedSite(this.#objects, this.shades);
     this.#openCount += 1;
     const random = seededRandom(this.#seed * 101 + this.#openCount);
     const clock = this.#clock;
     const disk = { files: this.#disk, clock, random, life, latencyMs: LATENCY_MS };
     const site = await openDirectorySite({
-      name: "store",
+      name: this.name,
       path: ROOT,
       files: memoryDirectory(disk),
       clock,
@@ -66,4 +76,36 @@ export class SimulatedStore {
   cutPower(torn: Random | undefined): void {
     if (this.kind === "directory") this.#disk.crash(torn === undefined ? {} : { torn });
   }
+}
+
+/** The site; while it is not up, all calls fail as those to a dead server do. */
+function whileUp(site: Site, isUp: () => boolean): Site {
+  const mustBeUp = (): void => {
+    if (!isUp()) throw new AppError("unavailable", `${site.name} does not answer`);
+  };
+  return {
+    name: site.name,
+    location: site.location,
+    async get(key, options) {
+      mustBeUp();
+      return await site.get(key, options);
+    },
+    async put(key, bytes, options) {
+      mustBeUp();
+      return await site.put(key, bytes, options);
+    },
+    async head(key, options) {
+      mustBeUp();
+      return await site.head(key, options);
+    },
+    async delete(keys, options) {
+      mustBeUp();
+      await site.delete(keys, options);
+    },
+    async *list(prefix, options) {
+      mustBeUp();
+      yield* site.list(prefix, options);
+    },
+    [Symbol.asyncDispose]: () => site[Symbol.asyncDispose](),
+  };
 }

@@ -21,6 +21,8 @@ export type CleanupPolicy = {
   readonly endedOperations?: ReadonlySet<string>;
   /** Pins whose operations are known to have ended. */
   readonly endedPins?: ReadonlySet<string>;
+  /** Why a backup that the policy drops must stay all the same: another site is to get it first. */
+  readonly heldFor?: ((backup: string) => string | undefined) | undefined;
   /** This machine's clock. */
   readonly now: number;
   /** The site's clock, where it tells. */
@@ -70,8 +72,26 @@ export function clockDoubt(
   return `the newest entry was written ${formatDuration(ahead)} from now: a clock was or is wrong`;
 }
 
+/** What the policy drops, and what of it must wait. */
+export type ForgetPlan = { readonly rows: readonly ForgetRow[]; readonly waits: readonly string[] };
+
+/** Which listed backups go now: those that the policy drops, but for what another site is to get. */
+export function planForget(
+  state: RepositoryState,
+  { policy, heldFor }: Pick<CleanupPolicy, "policy" | "heldFor">,
+): ForgetPlan {
+  const rows: ForgetRow[] = [];
+  const waits: string[] = [];
+  for (const row of planDropped(state, policy)) {
+    const why = heldFor?.(row.id);
+    if (why === undefined) rows.push(row);
+    else waits.push(`backup ${row.name} is not forgotten yet: ${why}`);
+  }
+  return { rows, waits };
+}
+
 /** Which listed backups the policy drops; a pinned one is never among them. */
-export function planForget(state: RepositoryState, policy: RetentionPolicy): ForgetRow[] {
+function planDropped(state: RepositoryState, policy: RetentionPolicy): ForgetRow[] {
   const pins = new Map(state.pins.values().map((pin) => [pin.backup, pin.reason]));
   const listed = listedBackups(state);
   const backups = listed.map((backup) => retentionBackup(backup, pins.get(backup.backup)));

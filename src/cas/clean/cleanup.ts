@@ -3,17 +3,21 @@
  * `runCleanup` does it in steps, each of which is one entry or a few, decided again at the entry of
  * the log where it lands, so that it never gets in the way of a backup and may be stopped anywhere:
  * forget by policy, drop what dead operations held, retire what nobody uses, delete what was retired
- * long ago, remove its objects, merge small segments, repack packs that are mostly dead, sweep.
+ * long ago, remove its objects, merge small segments, repack packs that are mostly dead, sweep,
+ * renew the locks of what lives.
  */
-import type { CleanupPolicy, DropRow, ForgetRow } from "./cleanup-plan.ts";
+import type { CleanupPolicy, DropRow, ForgetPlan, ForgetRow } from "./cleanup-plan.ts";
 import { clockDoubt, planDrops, planForget } from "./cleanup-plan.ts";
 import { type CommitRules, COMMIT_RULES } from "../write/commit-rules.ts";
 import { sweepGarbage } from "./garbage.ts";
+import { LockedTally } from "./locked-tally.ts";
 import { isClearingDue, planMerges, runMerges } from "./merge.ts";
 import type { PackCleanupOptions, PackTotal } from "./pack-cleanup.ts";
 import { deletePacks, listUnused, planDelete, retirePacks } from "./pack-cleanup.ts";
 import type { UseSource } from "./pack-uses.ts";
 import { planRepacks, runRepack } from "./repack.ts";
+import type { LockRenewal } from "./renew-locks.ts";
+import { isRenewalDue, renewLocks } from "./renew-locks.ts";
 import type { Repository } from "../log/repository.ts";
 import type { RepositoryState } from "../log/state.ts";
 import { UsedPacks } from "./used-packs.ts";
@@ -41,7 +45,8 @@ export type CleanupStep =
   | "delete"
   | "merge"
   | "repack"
-  | "sweep";
+  | "sweep"
+  | "renew locks";
 
 /** What a cleanup did, or would do. */
 export type CleanupReport = {
@@ -55,6 +60,8 @@ export type CleanupReport = {
   readonly repacks: readonly { readonly from: number; readonly bytesFreed: number }[];
   /** Objects that no entry names. */
   readonly garbage: { readonly objects: number; readonly bytes: number };
+  /** Locks that were made longer, where the site locks and this period's renewal was due. */
+  readonly locks?: LockRenewal;
   /** What must wait, and why. */
   readonly waits: readonly string[];
   /** What is wrong with the repository; something was left alone because of it. */
@@ -64,6 +71,7 @@ export type CleanupReport = {
 /** Bytes that a run repacks at most, unless told. */
 export const REPACK_BYTES_MAX_DEFAULT = 1024 * 1024 * 1024;
 
+const NOTHING: ForgetPlan = { rows: [], waits: [] };
 const SWEPT_KEY = "cleanup-swept";
 const SWEEP_ENTRY_COUNT = 512;
 
@@ -73,7 +81,7 @@ export async function planCleanup(options: CleanupOptions): Promise<CleanupRepor
   const state = await repository.catchUp(signal);
   const doubt = clockDoubt(state, options);
   const isClockGood = doubt === undefined;
-  const forgotten = isClockGood ? planForget(state, options.policy) : [];
+  const { rows: forgotten, waits } = isClockGood ? planForget(state, options) : NOTHING;
   const dropped = planDrops(state, { ...options, isClockGood });
   using used = new UsedPacks(repository, source);
   const keeps = dropped.filter(({ kind }) => kind === "keep").map(({ name }) => name);
@@ -97,6 +105,7 @@ export async function planCleanup(options: CleanupOptions): Promise<CleanupRepor
   }));
   const packs = isSweepDue(options, state);
   const garbage = await sweepGarbage(repository, used, { packs, isDryRun: true, signal });
+  const locks = await renewLocks(repository, { isDryRun: true, signal });
   return {
     isDryRun: true,
     forgotten,
@@ -107,7 +116,8 @@ export async function planCleanup(options: CleanupOptions): Promise<CleanupRepor
     merges: [...merges, ...clearing],
     repacks,
     garbage: { objects: garbage.objects, bytes: garbage.bytes },
-    waits: [...(doubt === undefined ? [] : [retentionWaits(doubt)]), ...deleted.waits],
+    ...(locks === undefined ? {} : { locks }),
+    waits: [...(doubt === undefined ? [] : [retentionWaits(doubt)]), ...waits, ...deleted.waits],
     alarms: garbage.alarms,
   };
 }
@@ -124,13 +134,14 @@ export async function runCleanup(options: CleanupOptions): Promise<CleanupReport
   const doubt = clockDoubt(start, options);
   const isClockGood = doubt === undefined;
   onStep("forget");
-  const forgotten = isClockGood ? await forgetByPolicy(options) : [];
+  const { rows: forgotten, waits } = isClockGood ? await forgetByPolicy(options) : NOTHING;
   onStep("drop");
   const dropped = await dropDead(options, isClockGood);
   onStep("read lists");
   using used = new UsedPacks(repository, source);
   await used.refresh(await repository.catchUp(signal), { signal });
-  const step = stepOptions(options, start, { used, isClockGood });
+  const locked = new LockedTally();
+  const step = { ...stepOptions(options, start, { used, isClockGood }), locked };
   onStep("retire");
   const retired = await retirePacks(repository, step);
   onStep("delete");
@@ -145,8 +156,10 @@ export async function runCleanup(options: CleanupOptions): Promise<CleanupReport
   await used.refresh(await repository.catchUp(signal), { signal });
   const packs = isSweepDue(options, repository.state);
   const { sequence } = repository.state;
-  const garbage = await sweepGarbage(repository, used, { packs, signal });
+  const garbage = await sweepGarbage(repository, used, { packs, signal, locked });
   if (packs) repository.catalog.set(SWEPT_KEY, String(sequence));
+  if (isRenewalDue(repository)) onStep("renew locks");
+  const locks = await renewLocks(repository, { signal });
   return {
     isDryRun: false,
     forgotten,
@@ -157,24 +170,30 @@ export async function runCleanup(options: CleanupOptions): Promise<CleanupReport
     merges: merges.map(({ inputs, chunks }) => ({ inputs, chunks })),
     repacks,
     garbage: { objects: garbage.objects, bytes: garbage.bytes },
-    waits: [...(doubt === undefined ? [] : [retentionWaits(doubt)]), ...deleted.waits],
+    ...(locks === undefined ? {} : { locks }),
+    waits: [
+      ...(doubt === undefined ? [] : [retentionWaits(doubt)]),
+      ...waits,
+      ...deleted.waits,
+      ...locked.waits(),
+    ],
     alarms: [...new Set([...deleted.alarms, ...garbage.alarms])],
   };
 }
 
-async function forgetByPolicy(options: CleanupOptions): Promise<ForgetRow[]> {
-  const { repository, policy, operation, signal } = options;
-  let rows: ForgetRow[] = [];
+async function forgetByPolicy(options: CleanupOptions): Promise<ForgetPlan> {
+  const { repository, operation, signal } = options;
+  let { rows, waits } = NOTHING;
   const result = await repository.commit(
     (state) => {
-      rows = planForget(state, policy);
+      ({ rows, waits } = planForget(state, options));
       if (rows.length === 0) return undefined;
       const backups = rows.map(({ id }) => id);
       return { kind: "forget", body: { backups, reason: "retention", scope: "site" } };
     },
     { operation, ...(signal === undefined ? {} : { signal }) },
   );
-  return result.outcome === "won" ? rows : [];
+  return { rows: result.outcome === "won" ? rows : [], waits };
 }
 
 async function dropDead(options: CleanupOptions, isClockGood: boolean): Promise<DropRow[]> {

@@ -1,0 +1,149 @@
+/**
+ * A mirror becomes the primary by one `role` entry, when the primary is gone for ever. What this node
+ * knows of the old primary and the mirror lacks is named, backup by backup. A primary that answers
+ * after all gives the mirror everything first; one that does not is left out, since a site that never
+ * answers would hold back retention for ever. Should it come back, it joins as a mirror.
+ */
+import { AppError } from "../base/error.ts";
+import { copyStateOf } from "../cas/copy/copy-side.ts";
+import type { EntryBodies } from "../cas/log/entry.ts";
+import type { BackupRecord } from "../cas/log/state.ts";
+import { listedBackups } from "../cas/log/state.ts";
+import type { CoordinatorParts } from "./coordinator-parts.ts";
+import { copyLacking } from "./mirror-operation.ts";
+import type { OperationContext } from "./operations.ts";
+import type { OpenSite, SitesNow, SiteView } from "./site-views.ts";
+
+/** A backup that the new primary does not have. */
+export type MissingBackup = {
+  readonly id: string;
+  readonly name: string;
+  readonly ended: string;
+  readonly bytes: number;
+  /** Sites that list it and answer: `sync` brings it from there. */
+  readonly at: readonly string[];
+};
+
+/** What a promotion did. */
+export type PromoteResult = {
+  readonly site: string;
+  readonly former: string;
+  readonly epoch: number;
+  /** False if this node has never read the log of the old primary: nobody can say what is lost. */
+  readonly isKnown: boolean;
+  /** Backups that were acknowledged on the old primary, as far as this node knows. */
+  readonly missing: readonly MissingBackup[];
+};
+
+/** What a promotion works with: there may be no primary to work on. */
+export type PromoteParts = Pick<CoordinatorParts, "sites" | "config">;
+
+/** Makes the site of a name the primary. */
+export async function promoteSite(
+  parts: PromoteParts,
+  context: OperationContext,
+  name: string,
+): Promise<PromoteResult> {
+  const { sites } = parts;
+  const { signal } = context;
+  context.progress({ phase: "look" });
+  const now = await sites.look(signal);
+  const target = mustBePromotable(now, name);
+  const former = now.sites.find(({ role }) => role === "primary");
+  if (former === undefined) throw new AppError("internal", "No site is the primary.");
+  if (former.open !== undefined) {
+    context.say(`The primary ${former.name} answers: ${name} gets what it lacks first.`);
+    const to = { open: target.open, retention: target.view.retention };
+    await copyLacking({ ...parts, site: former.open }, context, { from: former.open, to });
+  }
+  const { isKnown, missing } = whatIsMissing(now, { former, target: target.open, sites });
+  const body = bodyOf(now, { former, target });
+  context.progress({ phase: "switch" });
+  await sites.enterRoles(body, signal);
+  await sites.look(signal);
+  for (const { name: lost, at } of missing) {
+    const where = at.length === 0 ? "on no site that answers" : `only on ${at.join(", ")}`;
+    context.say(`Backup ${lost} is not on ${name}; it is ${where}.`);
+  }
+  return { site: name, former: former.name, epoch: body.epoch, isKnown, missing };
+}
+
+type Target = { readonly view: SiteView; readonly open: OpenSite };
+
+function mustBePromotable(now: SitesNow, name: string): Target {
+  const view = now.sites.find((one) => one.name === name && one.isConfigured);
+  if (view === undefined) {
+    throw new AppError("not-found", `The configuration names no site ${name}.`, {
+      guidance: `Its sites are ${now.sites.map((one) => one.name).join(", ")}.`,
+    });
+  }
+  if (view.open === undefined) {
+    throw view.error ?? new AppError("unavailable", `Site ${name} does not answer.`);
+  }
+  if (view.role === "mirror") return { view, open: view.open };
+  const is = view.role === "primary" ? "the primary already" : `a site that is ${view.role}`;
+  throw new AppError("refused", `Site ${name} is ${is}; only a mirror can be promoted.`, {
+    guidance: "`astacus site list` shows all sites and what they are.",
+  });
+}
+
+function whatIsMissing(
+  now: SitesNow,
+  at: {
+    readonly former: SiteView;
+    readonly target: OpenSite;
+    readonly sites: PromoteParts["sites"];
+  },
+): Pick<PromoteResult, "isKnown" | "missing"> {
+  const known = new Map<string, BackupRecord>();
+  const own = at.sites.stateOf(at.former);
+  // Other sites may have got what this node has never read of the old primary.
+  for (const state of [own, ...now.sites.map(({ open }) => open?.repository.state)]) {
+    for (const backup of state === undefined ? [] : listedBackups(state)) {
+      known.set(backup.backup, backup);
+    }
+  }
+  const there = at.target.repository.state;
+  const missing = [...known.values()]
+    .filter(({ backup }) => copyStateOf(there, backup) === "copy")
+    .map(({ backup: id, name, ended, totals }) => ({
+      id,
+      name,
+      ended,
+      bytes: totals.bytes,
+      at: now.sites
+        .filter(({ open }) => open?.repository.state.backups.get(id)?.forgotten === undefined)
+        .filter(({ open }) => open?.repository.state.backups.has(id) === true)
+        .map((one) => one.name),
+    }))
+    .toSorted((a, b) => (a.ended < b.ended ? -1 : 1));
+  return { isKnown: own !== undefined, missing };
+}
+
+function bodyOf(
+  { roles, sites }: SitesNow,
+  { former, target }: { readonly former: SiteView; readonly target: Target },
+): EntryBodies["role"] {
+  const rows =
+    roles?.sites ??
+    sites.flatMap(({ id, name, location, role, open }) =>
+      id === undefined || open === undefined || role === "closed" || role === undefined
+        ? []
+        : [{ site: id, name, location: location ?? open.repository.site.location, role }],
+    );
+  const isGone = former.open === undefined;
+  const { id } = target.open;
+  return {
+    epoch: (roles?.epoch ?? 0) + 1,
+    primary: id,
+    sites: rows
+      .filter(({ site }) => !(isGone && site === former.id))
+      .map((row) => {
+        const role = row.site === id ? "primary" : row.role === "primary" ? "mirror" : row.role;
+        return { ...row, role };
+      }),
+    reason: isGone
+      ? `${target.view.name} was promoted, as ${former.name} is gone`
+      : `${target.view.name} was promoted in place of ${former.name}`,
+  };
+}
