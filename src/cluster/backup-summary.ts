@@ -35,6 +35,8 @@ export type BackupSummary = {
   readonly reasons: readonly string[];
   readonly sequence: number;
   readonly site: string;
+  /** When all that it needs was last read whole there, and was right; ISO. */
+  readonly provedAt?: string;
 };
 
 /** One backup, whole. */

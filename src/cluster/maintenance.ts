@@ -1,6 +1,6 @@
 /**
- * Operations that lease nobody: cleanup, verification, and marks on backups. They work on the
- * repository alone (a verification of the database only asks it) and may run beside anything.
+ * Operations that lease nobody: cleanup, and marks on backups. They work on the repository alone and
+ * may run beside anything.
  */
 import type { AppErrorJson } from "../base/error.ts";
 import { AppError, toAppError } from "../base/error.ts";
@@ -8,9 +8,6 @@ import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/clean/back
 import type { CleanupReport } from "../cas/clean/cleanup.ts";
 import { planCleanup, runCleanup } from "../cas/clean/cleanup.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
-import { newestComplete } from "../cas/log/state.ts";
-import type { VerifyReport } from "../cas/read/verify.ts";
-import { verifyRepository } from "../cas/read/verify.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
@@ -18,8 +15,6 @@ import type { JsonValue } from "./protocol.ts";
 import type { SiteView } from "./site-views.ts";
 import { heldFor } from "./site-wants.ts";
 import { withSoundIndex } from "./sound-index.ts";
-import { verifyDatabase } from "./verify-database.ts";
-import { verifyShares } from "./verify-shares.ts";
 
 /** How a cleanup may be asked for. */
 export type CleanupRequest = {
@@ -120,57 +115,6 @@ async function cleanSite(
     if (report.alarms.length > 0) await repository.rebuildIndex(context.signal);
     return report;
   });
-}
-
-/** What to verify. */
-export type VerifyRequest = {
-  readonly backup?: string;
-  readonly deep: boolean;
-  /** Ask the running database in place of the repository. */
-  readonly database?: boolean;
-};
-
-/** Verifies one backup or all, or the database after a restore; the report says what is wrong. */
-export async function runVerifyOperation(
-  parts: CoordinatorParts,
-  context: OperationContext,
-  request: VerifyRequest,
-): Promise<JsonValue> {
-  if (request.database === true) {
-    return (await verifyDatabase(parts, context, request)) as unknown as JsonValue;
-  }
-  const { repository, config } = parts;
-  const { signal } = context;
-  const state = await repository.catchUp(signal);
-  const backups =
-    request.backup === undefined
-      ? undefined
-      : [findBackup(state, request.backup, config.cluster, { forgotten: true })];
-  const verify = (): Promise<VerifyReport> =>
-    verifyRepository({
-      repository,
-      // What is wrong here must show, whoever has it whole.
-      source: parts.openSource({ alone: true }),
-      ...(backups === undefined ? {} : { backups }),
-      deep: request.deep,
-      signal,
-      onProgress: (progress) =>
-        context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),
-    });
-  let report = await verify();
-  if (!report.ok) {
-    context.say("Problems were found; looking again with an index that is built anew.");
-    await repository.rebuildIndex(signal);
-    report = await verify();
-  }
-  const proved = await verifyShares(report, {
-    repository,
-    source: parts.openSource({ alone: true }),
-    backup: backups?.[0] ?? newestComplete(state, config.cluster),
-    signal,
-    onNode: (node) => context.progress({ phase: `checksums of ${node}` }),
-  });
-  return proved as unknown as JsonValue;
 }
 
 /** Forgets, brings back, pins or unpins backups, all or none found by name first. */

@@ -5,6 +5,7 @@
 import type { BackupSettings } from "../cas/write/backup-settings.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { NodeAddress } from "./network.ts";
+import type { ScrubSettings } from "./scrub.ts";
 
 /** Settings of a member; durations in ms, sizes in bytes, paths as byte strings. */
 export type MemberConfig = {
@@ -27,6 +28,10 @@ export type MemberConfig = {
     readonly owner: "recorded" | "parent" | "none";
     readonly concurrency: number;
   };
+  /** Whether damage that is met is repaired from another site, as it is unless told. */
+  readonly repair?: boolean;
+  /** Rolling verification; none unless configured. */
+  readonly scrub?: ScrubSettings;
   /** Of sites that have none of their own. */
   readonly retention: RetentionPolicy;
   readonly undoWindowMs: number;

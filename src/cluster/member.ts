@@ -20,13 +20,15 @@ import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf, summarize } from "./backup-summary.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
-import type { CleanupRequest, EndedOperations, VerifyRequest } from "./maintenance.ts";
-import { runCleanupOperation, runMarkOperation, runVerifyOperation } from "./maintenance.ts";
+import type { CleanupRequest, EndedOperations } from "./maintenance.ts";
+import { runCleanupOperation, runMarkOperation } from "./maintenance.ts";
 import type { MemberConfig } from "./member-config.ts";
 import { syncMirrors } from "./mirror-operation.ts";
 import { promoteSite } from "./promote-operation.ts";
 import { handleClaimCall } from "./claim-calls.ts";
 import type { NodeAddress } from "./network.ts";
+import { openScrubber, runScrubOperation } from "./node-scrub.ts";
+import type { ScrubRequest } from "./node-scrub.ts";
 import { NodeService } from "./node-service.ts";
 import type { OperationContext, OperationKind, OperationRecord } from "./operations.ts";
 import { Operations } from "./operations.ts";
@@ -35,11 +37,14 @@ import type { JsonValue, PhaseEvent } from "./protocol.ts";
 import type { ClusterRestorePlan, RestoreRequest } from "./restore-operation.ts";
 import { planRestore, runRestore } from "./restore-operation.ts";
 import { sweepScratchFolder } from "./scratch-folder.ts";
+import type { ScrubEvent, Scrubber } from "./scrub.ts";
 import type { ConfiguredSite } from "./site-set.ts";
 import { SiteSet } from "./site-set.ts";
 import type { OpenSite, Readable } from "./site-views.ts";
 import type { ClusterStatus } from "./status.ts";
 import { clusterStatus } from "./status.ts";
+import type { VerifyRequest, VerifyResult } from "./verify-operation.ts";
+import { runVerifyOperation } from "./verify-operation.ts";
 
 /** What a member is made of. */
 export type MemberOptions = {
@@ -55,6 +60,8 @@ export type MemberOptions = {
   readonly openLanes?: OpenLanes;
   /** How frames are decoded; in line, as in the simulator, unless told. */
   readonly decode?: FrameDecoder;
+  /** Told of what scrubbing finds. */
+  readonly onScrub?: (event: ScrubEvent) => void;
   readonly signal?: AbortSignal;
 };
 
@@ -66,6 +73,8 @@ export class Member implements AsyncDisposable {
   readonly operations: Operations;
   readonly config: MemberConfig;
   readonly sites: SiteSet;
+  /** Whoever keeps the member open runs it. */
+  readonly scrubber: Scrubber;
   readonly #parts: Omit<CoordinatorParts, "site" | "repository" | "openSource">;
   readonly #node: NodeService;
   readonly #database: Database;
@@ -93,6 +102,14 @@ export class Member implements AsyncDisposable {
       claimsDatabase: () => doors.databases.open(joinPath(config.dataFolder, "claims.sqlite")),
     };
     this.#node = new NodeService({ ...options, sites });
+    this.scrubber = openScrubber({
+      config,
+      doors,
+      sites,
+      database: this.#database,
+      isBusy: () => this.#node.lease !== undefined || this.operations.running().some(isLeasing),
+      ...(options.onScrub === undefined ? {} : { onEvent: options.onScrub }),
+    });
   }
 
   /** Opens the node's sites. One that answers is enough; what is wrong with the others is shown. */
@@ -195,9 +212,23 @@ export class Member implements AsyncDisposable {
   /** Verifies backups, or with `database` what the running database has of one. */
   startVerify(request: VerifyRequest): OperationRecord {
     return this.operations.start("verify", { ...request }, async (context) => {
-      const parts = this.#partsOn(await this.#readFrom(context));
-      return await runVerifyOperation(parts, context, request);
+      const { site: name } = request;
+      const site = await (name === undefined
+        ? this.#readFrom(context)
+        : this.sites.repository(name, context.signal));
+      const result = await runVerifyOperation(this.#partsOn(site), context, request);
+      if (request.database !== true) this.#noteVerified(site, result as unknown as VerifyResult);
+      return result;
     });
+  }
+
+  /** Reads every pack of the sites (of all that answer, unless named), whatever the budget says. */
+  startScrub(request: ScrubRequest = {}): OperationRecord {
+    for (const name of request.sites ?? []) this.sites.mustName(name);
+    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    return this.operations.start("scrub", journaled, (context) =>
+      runScrubOperation(this.scrubber, context, request),
+    );
   }
 
   /** Forgets (`delete`), brings back (`undelete`), pins or unpins backups by name or id. */
@@ -217,22 +248,25 @@ export class Member implements AsyncDisposable {
     options: { readonly forgotten?: boolean; readonly signal?: AbortSignal } = {},
   ): Promise<BackupSummary[]> {
     const { site } = await this.#readable(options.signal);
-    return summarize(site.repository.state, {
+    const rows = summarize(site.repository.state, {
       retention: this.config.retention,
       site: site.name,
       forgotten: options.forgotten ?? false,
     });
+    const prove = this.scrubber.prover(site.id);
+    return rows.map((row) => ({ ...row, ...provedOf(prove(row)) }));
   }
 
   /** One backup with its nodes and problems. */
   async showBackup(wanted: string, signal?: AbortSignal): Promise<BackupDetail> {
     const { site } = await this.#readable(signal);
-    return await detailOf(site.repository, wanted, {
+    const found = await detailOf(site.repository, wanted, {
       retention: this.config.retention,
       cluster: this.config.cluster,
       site: site.name,
       readManifest: (backup) => site.readManifest(backup, signal),
     });
+    return { ...found, ...provedOf(this.scrubber.prover(site.id)(found)) };
   }
 
   /** A backup's files as one archive, straight from the site: no node is asked. */
@@ -247,7 +281,8 @@ export class Member implements AsyncDisposable {
   async status(signal: AbortSignal): Promise<ClusterStatus> {
     const now = await this.sites.look(signal, { maxAgeMs: LOOK_INTERVAL_MS });
     const parts = this.#partsOn(this.sites.current);
-    return await clusterStatus(parts, this.operations, this.#node, { now, signal });
+    const status = await clusterStatus(parts, this.operations, this.#node, { now, signal });
+    return { ...status, scrub: this.scrubber.figures() };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -279,6 +314,8 @@ export class Member implements AsyncDisposable {
         const { operation } = parseRequest(runningRequestSchema, "running", body);
         return { running: this.operations.running().some((record) => record.id === operation) };
       }
+      case "scrub":
+        return this.scrubber.answer() as unknown as JsonValue;
       case "claim":
       case "settle":
       case "resolve":
@@ -298,6 +335,12 @@ export class Member implements AsyncDisposable {
   /** Where to read for somebody who waits: what was seen a moment ago will do. */
   async #readable(signal?: AbortSignal): Promise<Readable> {
     return await this.sites.readable(signal, { maxAgeMs: LOOK_INTERVAL_MS });
+  }
+
+  /** What was read whole and was right is proved for now. */
+  #noteVerified(site: OpenSite, { deep, backups }: VerifyResult): void {
+    if (!deep) return;
+    for (const { id, ok } of backups) if (ok) this.scrubber.noteVerified(site.id, id);
   }
 
   /** Where an operation reads; it says so if that is not the primary. */
@@ -330,6 +373,10 @@ export class Member implements AsyncDisposable {
 /** A backup whose leases have ended only brings mirrors up to date, which may take long. */
 function isLeasing({ kind, progress }: OperationRecord): boolean {
   return kind === "restore" || (kind === "backup" && progress?.phase !== "mirrors");
+}
+
+function provedOf(ms: number | undefined): { readonly provedAt?: string } {
+  return ms === undefined ? {} : { provedAt: new Date(ms).toISOString() };
 }
 
 function mustFindSelf(config: MemberConfig): NodeAddress {

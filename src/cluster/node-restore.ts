@@ -121,7 +121,7 @@ export async function placeOnNode(
     placed.ownersNotSet += result.ownersNotSet;
     placed.fetchedBytes += result.fetchedBytes;
   }
-  return placed;
+  return { ...placed, faults: parts.sites.faults.take() };
 }
 
 async function sharesOf(

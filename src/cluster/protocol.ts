@@ -155,6 +155,13 @@ export const volumePlanSchema = z.strictObject({
 export type VolumePlan = z.infer<typeof volumePlanSchema>;
 export const planAnswerSchema = z.strictObject({ volumes: z.array(volumePlanSchema) });
 
+/** An object that a node found missing or damaged at the site of this id. */
+export const faultyObjectSchema = z.strictObject({
+  site: randomId,
+  kind: z.enum(["pack", "manifest"]),
+  id: z.string().length(64),
+});
+
 /** What a restore did on one node. */
 export const placedSchema = z.strictObject({
   filesWritten: z.number(),
@@ -165,6 +172,8 @@ export const placedSchema = z.strictObject({
   fetchedBytes: z.number(),
 });
 export type Placed = z.infer<typeof placedSchema>;
+/** With what sites did not give as they should have. */
+export const placeAnswerSchema = placedSchema.extend({ faults: z.array(faultyObjectSchema) });
 
 /** Input of the core phase `place`. */
 export const placeInputSchema = z.strictObject({

@@ -1,46 +1,50 @@
 /**
- * What sites did not give as they should have: counted for whoever watches, and remembered by pack
- * until somebody repairs it. Memory: `PACK_COUNT_MAX` ids a site; what is beyond is found again.
+ * What sites did not give as they should have: counted for whoever watches, and remembered by object
+ * until somebody repairs it. Memory: `OBJECT_COUNT_MAX` ids; what is beyond is found again.
  */
+import type { RepairTarget } from "../cas/copy/repair-objects.ts";
 import type { ReadFault, ReadFaultKind } from "../cas/read/failover.ts";
 
 /** Counts of one site since the start. */
 export type FaultCounts = Readonly<Record<ReadFaultKind, number>>;
 
-const PACK_COUNT_MAX = 10_000;
+/** An object that was missing or damaged at the site of this id: names may differ between nodes. */
+export type FaultyObject = RepairTarget & { readonly site: string };
+
+/** Objects that are remembered, and that one answer names. */
+export const OBJECT_COUNT_MAX = 10_000;
 
 const NOTHING: FaultCounts = { missing: 0, damaged: 0, unavailable: 0, slow: 0 };
 
 /** The faults of all sites of a node. */
 export class ReadFaults {
   readonly #counts = new Map<string, Record<ReadFaultKind, number>>();
-  /** Missing or damaged packs by the site's name. */
-  readonly #packs = new Map<string, Set<string>>();
+  readonly #objects = new Map<string, FaultyObject>();
 
   /** Faults by the site's name. */
   get counts(): ReadonlyMap<string, FaultCounts> {
     return this.#counts;
   }
 
-  note({ site, kind, pack }: ReadFault): void {
-    const counts = this.#counts.get(site) ?? { ...NOTHING };
+  /** Counts a fault of the site with this id. */
+  note(site: string, { site: name, kind, pack, manifest }: ReadFault): void {
+    const counts = this.#counts.get(name) ?? { ...NOTHING };
     counts[kind] += 1;
-    this.#counts.set(site, counts);
-    if (pack === undefined || kind === "unavailable" || kind === "slow") return;
-    const packs = this.#packs.get(site) ?? new Set();
-    this.#packs.set(site, packs);
-    if (packs.size < PACK_COUNT_MAX) packs.add(pack);
+    this.#counts.set(name, counts);
+    if (kind === "unavailable" || kind === "slow") return;
+    if (pack !== undefined) this.#remember({ site, kind: "pack", id: pack });
+    if (manifest !== undefined) this.#remember({ site, kind: "manifest", id: manifest });
   }
 
-  /** The packs of a site that were missing or damaged; they are the caller's from then on. */
-  takePacks(site: string): string[] {
-    const packs = [...(this.#packs.get(site) ?? [])].toSorted();
-    this.#packs.delete(site);
-    return packs;
+  /** What was missing or damaged since the last time; it is the caller's from then on. */
+  take(): FaultyObject[] {
+    const objects = [...this.#objects.values()];
+    this.#objects.clear();
+    return objects;
   }
 
-  /** Sites of which packs were missing or damaged. */
-  get harmedSites(): string[] {
-    return [...this.#packs.keys()];
+  #remember(object: FaultyObject): void {
+    const key = `${object.site} ${object.id}`;
+    if (this.#objects.size < OBJECT_COUNT_MAX) this.#objects.set(key, object);
   }
 }

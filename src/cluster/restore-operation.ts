@@ -19,7 +19,10 @@ import type { OperationContext } from "./operations.ts";
 import { PhaseRun } from "./phase-run.ts";
 import { ProgressBoard } from "./progress-board.ts";
 import type { Placed, VolumePlan } from "./protocol.ts";
-import { placedSchema, planAnswerSchema } from "./protocol.ts";
+import { placeAnswerSchema, planAnswerSchema } from "./protocol.ts";
+import type { FaultyObject } from "./read-faults.ts";
+import { describeRepair, repairFaults } from "./repair.ts";
+import type { SiteRepair } from "./repair.ts";
 import { withSoundIndex } from "./sound-index.ts";
 
 /** What to restore, and where. */
@@ -67,7 +70,12 @@ export type RestoreResult = {
   readonly name: string;
   readonly nodes: readonly (MapPair & Placed)[];
   readonly totals: Placed;
+  /** Objects that a site did not give whole, and what was done about it afterwards. */
+  readonly faults: number;
+  readonly repairs: readonly SiteRepair[];
 };
+
+type Restored = Omit<RestoreResult, "faults" | "repairs">;
 
 /** One try of a plan call: it walks listings and disks. */
 const PLAN_TIMEOUT_MS = 3_600_000;
@@ -161,13 +169,33 @@ export async function runRestore(
   await withSoundIndex(parts.repository, context.signal, () =>
     pinBackup(parts.repository, parts.openSource, pin),
   );
+  const faults: FaultyObject[] = [];
   try {
-    return await withAttempts(parts, context, (attempt) =>
-      runAttempt(parts, context, board, { request, chosen, attempt }),
+    const result = await withAttempts(parts, context, (attempt) =>
+      runAttempt(parts, context, board, { request, chosen, attempt, faults }),
     );
+    return { ...result, ...(await repairAfter(parts, context, faults)) };
   } finally {
     await unpin(parts, context);
   }
+}
+
+/** Everything is in place, and no lease waits for this. */
+async function repairAfter(
+  parts: CoordinatorParts,
+  context: OperationContext,
+  found: readonly FaultyObject[],
+): Promise<Pick<RestoreResult, "faults" | "repairs">> {
+  const all = [...found, ...parts.sites.faults.take()];
+  const faults = [...new Map(all.map((one) => [`${one.site} ${one.id}`, one])).values()];
+  if (faults.length === 0 || parts.config.repair === false) {
+    return { faults: faults.length, repairs: [] };
+  }
+  context.progress({ phase: "repair" });
+  const how = { operation: context.id, signal: context.signal };
+  const repairs = await repairFaults(parts.sites, faults, how);
+  for (const repair of repairs) context.say(describeRepair(repair));
+  return { faults: faults.length, repairs };
 }
 
 /** A node that restarted has lost its lease and nothing else: what was placed stays. */
@@ -193,8 +221,14 @@ async function runAttempt(
   parts: CoordinatorParts,
   context: OperationContext,
   board: ProgressBoard,
-  at: { readonly request: RestoreRequest; readonly chosen: Chosen; readonly attempt: number },
-): Promise<RestoreResult> {
+  at: {
+    readonly request: RestoreRequest;
+    readonly chosen: Chosen;
+    readonly attempt: number;
+    /** Filled. */
+    readonly faults: FaultyObject[];
+  },
+): Promise<Restored> {
   const { chosen } = at;
   await using session = await ClusterSession.open(
     {
@@ -238,6 +272,7 @@ async function runPhases(
     readonly chosen: Chosen;
     readonly session: ClusterSession;
     readonly attempt: number;
+    readonly faults: FaultyObject[];
   },
 ): Promise<Map<string, Placed>> {
   const { chosen, session, request } = at;
@@ -261,7 +296,11 @@ async function runPhases(
           paths: [...(request.paths ?? [])],
           product: run.inputFor(node),
         }));
-        for (const [node, answer] of answers) placed.set(node, placedSchema.parse(answer));
+        for (const [node, answer] of answers) {
+          const { faults, ...rest } = placeAnswerSchema.parse(answer);
+          placed.set(node, rest);
+          at.faults.push(...faults);
+        }
       }
     }
   });
@@ -302,7 +341,7 @@ async function choose(
   return { backup, manifest, pairs, restore };
 }
 
-function resultOf(chosen: Chosen, placed: ReadonlyMap<string, Placed>): RestoreResult {
+function resultOf(chosen: Chosen, placed: ReadonlyMap<string, Placed>): Restored {
   const nodes = chosen.pairs.flatMap((pair) => {
     const one = placed.get(pair.to);
     return one === undefined ? [] : [{ ...pair, ...one }];

@@ -141,15 +141,6 @@ export class ScrubJournal {
     );
   }
 
-  getVerified(site: string, backup: string): number | undefined {
-    const row = this.#database
-      .query<{ atMs: number }, { site: string; backup: string }>(
-        "SELECT at_ms AS atMs FROM scrub_verified WHERE site = $site AND backup = $backup",
-      )
-      .get({ site, backup });
-    return row?.atMs;
-  }
-
   listVerified(): ScrubAnswer["verified"] {
     return this.#database
       .query<{ site: string; backup: string; atMs: number }, []>(

@@ -173,24 +173,25 @@ export class Scrubber {
     this.#options.journal.addVerified(site, backup, this.#options.clock.now());
   }
 
-  /** When a backup was last known to be right at a site, in ms since 1970; undefined for never. */
-  provedAt(
+  /** Tells when a backup was last known to be right at a site, in ms since 1970. */
+  prover(
     site: string,
-    backup: { readonly backup: string; readonly sequence: number },
-  ): number | undefined {
+  ): (backup: { readonly id: string; readonly sequence: number }) => number | undefined {
     const { journal } = this.#options;
-    const times = [
-      ...this.#proofs(site).flatMap((proof) =>
-        proof.sequence >= backup.sequence ? [proof.startedMs] : [],
-      ),
-      ...[journal.getVerified(site, backup.backup) ?? []].flat(),
-      ...this.#peers().flatMap(({ verified }) =>
-        verified
-          .filter((one) => one.site === site && one.backup === backup.backup)
-          .map(({ atMs }) => atMs),
-      ),
-    ];
-    return times.length === 0 ? undefined : Math.max(...times);
+    const proofs = this.#proofs(site);
+    const verified = Map.groupBy(
+      [journal.listVerified(), ...this.#peers().map((peer) => peer.verified)]
+        .flat()
+        .filter((one) => one.site === site),
+      ({ backup }) => backup,
+    );
+    return ({ id, sequence }) => {
+      const times = [
+        ...proofs.filter((one) => one.sequence >= sequence).map(({ startedMs }) => startedMs),
+        ...(verified.get(id) ?? []).map(({ atMs }) => atMs),
+      ];
+      return times.length === 0 ? undefined : Math.max(...times);
+    };
   }
 
   /** What this node tells others. */

@@ -12,6 +12,7 @@ import type { Repository } from "../cas/log/repository.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
 import { ChunkSource } from "../cas/read/chunk-source.ts";
 import { Failover, mayBeElsewhere } from "../cas/read/failover.ts";
+import type { ReadFaultKind } from "../cas/read/failover.ts";
 import type { ReadFaults } from "./read-faults.ts";
 
 /** A site that can be read. */
@@ -63,7 +64,13 @@ export class SiteSources {
       readManifest(repository.site, record, inner);
     if (next === undefined) return await read(site, backup, signal);
     const { id, birth } = backup.manifest;
-    const fault = { site: site.repository.site.name, key: manifestKey(id, birth) };
+    const fault = {
+      site: site.repository.site.name,
+      key: manifestKey(id, birth),
+      manifest: id,
+    };
+    const note = (kind: ReadFaultKind): void =>
+      faults.note(site.repository.header.site, { ...fault, kind });
     const failover = new Failover<SourceSite>({
       clock,
       next: async () => await next(new Set([site.name])),
@@ -73,15 +80,14 @@ export class SiteSources {
         return await read(site, backup, inner);
       } catch (thrown) {
         if (mayBeElsewhere(thrown) && thrown.kind === "damaged") {
-          faults.note({ ...fault, kind: "damaged" });
+          note("damaged");
         }
         throw thrown;
       }
     };
     const there = async (other: SourceSite, inner?: AbortSignal): Promise<Manifest> =>
       await read(other, other.repository.state.backups.get(backup.backup) ?? backup, inner);
-    const onSilent = (kind: "unavailable" | "slow"): void => faults.note({ ...fault, kind });
-    return await failover.read({ here, there, onSilent }, signal);
+    return await failover.read({ here, there, onSilent: note }, signal);
   }
 
   #openAfter(before: ReadonlySet<string>, site: SourceSite, how: SourceHow): ChunkSource {
@@ -100,7 +106,7 @@ export class SiteSources {
       concurrency,
       cacheBytes: SOURCE_CACHE_BYTES,
       ...(decode === undefined ? {} : { decode }),
-      onFault: (fault) => faults.note(fault),
+      onFault: (fault) => faults.note(repository.header.site, fault),
       ...(isAlone ? {} : { failover: { next: openNext, clock } }),
     });
   }

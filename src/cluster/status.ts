@@ -8,6 +8,7 @@ import { callNode } from "./network.ts";
 import type { NodeService } from "./node-service.ts";
 import type { OperationRecord, Operations } from "./operations.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
+import type { ScrubFigures } from "./scrub.ts";
 import type { SitesNow } from "./site-views.ts";
 
 /** The answer of `astacus status`. */
@@ -32,6 +33,8 @@ export type ClusterStatus = {
   readonly running: readonly OperationRecord[];
   readonly recent: readonly OperationRecord[];
   readonly lease?: { readonly operation: string; readonly kind: string };
+  /** How the rolling verification of each site stands on this node. */
+  readonly scrub?: readonly ScrubFigures[];
   readonly nodes: readonly {
     readonly name: string;
     readonly address: string;

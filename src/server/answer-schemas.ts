@@ -108,6 +108,7 @@ const summaryShape = {
   problemCount: count,
   pinned: z.boolean(),
   forgotten: z.strictObject({ time: z.string(), reason: z.string() }).exactOptional(),
+  provedAt: z.string().exactOptional(),
   keep: z.boolean(),
   reasons: z.array(z.string()),
   sequence: count,

@@ -75,8 +75,14 @@ class World implements AsyncDisposable {
     return { name: "first", id: this.repository.header.site, repository: this.repository };
   }
 
-  get backup(): { backup: string; sequence: number } {
-    return [...this.repository.state.backups.values()][0]!;
+  /** The first backup. */
+  get backup(): { id: string; sequence: number } {
+    return this.backupAt(0);
+  }
+
+  backupAt(index: number): { id: string; sequence: number } {
+    const { backup: id, sequence } = [...this.repository.state.backups.values()].at(index)!;
+    return { id, sequence };
   }
 
   get packKeys(): string[] {
@@ -133,7 +139,7 @@ class World implements AsyncDisposable {
 test("a cycle reads each pack once, spread over its time, and proves what was there before", async () => {
   await using world = await World.create();
   const scrubber = world.scrubber();
-  expect(scrubber.provedAt(world.site.id, world.backup)).toBeUndefined();
+  expect(scrubber.prover(world.site.id)(world.backup)).toBeUndefined();
   const startMs = world.clock.now();
   await world.pass(CYCLE_MS + HOUR_MS, [scrubber]);
   const keys = world.reads.map(({ key }) => key);
@@ -142,7 +148,7 @@ test("a cycle reads each pack once, spread over its time, and proves what was th
   const half = world.reads.filter(({ atMs }) => atMs < CYCLE_MS / 2).length;
   expect(half).toBeGreaterThan(cycle.length / 4);
   expect(half).toBeLessThan((cycle.length * 3) / 4);
-  expect(scrubber.provedAt(world.site.id, world.backup)).toBe(startMs);
+  expect(scrubber.prover(world.site.id)(world.backup)).toBe(startMs);
   expect(scrubber.figures()).toMatchObject([
     {
       site: "first",
@@ -154,8 +160,8 @@ test("a cycle reads each pack once, spread over its time, and proves what was th
   world.rig.write("later", noise(100_000, 99));
   await world.rig.backup();
   await world.repository.catchUp();
-  const later = [...world.repository.state.backups.values()].at(-1)!;
-  expect(scrubber.provedAt(world.site.id, later)).toBeUndefined();
+  const later = world.backupAt(-1);
+  expect(scrubber.prover(world.site.id)(later)).toBeUndefined();
 });
 
 test("no day reads more than its bytes, whatever restarts", async () => {
@@ -217,7 +223,7 @@ test("several nodes read each pack once together, and prove it only together", a
   const [a, b, c] = [share("a"), share("b"), share("c")];
   await world.pass(CYCLE_MS + HOUR_MS, [a, b]);
   expect(new Set(world.reads.map(({ key }) => key)).size).toBeLessThan(world.packKeys.length);
-  expect(a.provedAt(world.site.id, world.backup)).toBeUndefined();
+  expect(a.prover(world.site.id)(world.backup)).toBeUndefined();
   const cycles = world.reads.length;
   await world.pass(CYCLE_MS + 3 * HOUR_MS, [a, b, c]);
   const byShare = Map.groupBy(world.packKeys, (key) =>
@@ -225,9 +231,9 @@ test("several nodes read each pack once together, and prove it only together", a
   );
   expect(byShare.size).toBe(3);
   expect(new Set(world.reads.slice(cycles).map(({ key }) => key)).size).toBe(world.packKeys.length);
-  const proved = a.provedAt(world.site.id, world.backup);
+  const proved = a.prover(world.site.id)(world.backup);
   expect(proved).toBeNumber();
-  expect(b.provedAt(world.site.id, world.backup)).toBe(proved);
+  expect(b.prover(world.site.id)(world.backup)).toBe(proved);
 });
 
 test("nothing is read beside a backup, or where nothing is configured", async () => {
@@ -258,7 +264,7 @@ test("what is wrong is told and given to repair, and the cycle proves nothing", 
   expect(repaired.slice(0, 2)).toEqual([`damaged ${first}`, `missing ${second}`]);
   expect(world.events.map(({ kind }) => kind)).toEqual(repaired.map(() => "problems"));
   expect(scrubber.figures()[0]?.lastCycle?.problems).toBe(2);
-  expect(scrubber.provedAt(world.site.id, world.backup)).toBeUndefined();
+  expect(scrubber.prover(world.site.id)(world.backup)).toBeUndefined();
 });
 
 test("a pass by hand reads all at once, beside the rolling one, and is proof by itself", async () => {
@@ -268,17 +274,17 @@ test("a pass by hand reads all at once, beside the rolling one, and is proof by 
   const [report] = await scrubber.pass({ sites: ["first"], signal });
   expect(report).toMatchObject({ site: "first", ok: true, bytes: world.packBytes, problems: [] });
   expect(world.reads.map(({ key }) => key)).toEqual(world.packKeys);
-  expect(scrubber.provedAt(world.site.id, world.backup)).toBe(startMs);
+  expect(scrubber.prover(world.site.id)(world.backup)).toBe(startMs);
   expect(await scrubber.pass({ sites: ["other"], signal })).toEqual([]);
   world.flip(world.packKeys[3]!);
   await world.clock.pass(DAY_MS);
   const [second] = await scrubber.pass({ signal });
   expect(second).toMatchObject({ ok: false, problemCount: 1 });
   // What was proved then was right then.
-  expect(scrubber.provedAt(world.site.id, world.backup)).toBe(startMs);
+  expect(scrubber.prover(world.site.id)(world.backup)).toBe(startMs);
   await world.clock.pass(DAY_MS);
-  scrubber.noteVerified(world.site.id, world.backup.backup);
-  expect(scrubber.provedAt(world.site.id, world.backup)).toBe(world.clock.now());
+  scrubber.noteVerified(world.site.id, world.backup.id);
+  expect(scrubber.prover(world.site.id)(world.backup)).toBe(world.clock.now());
 });
 
 test("a site that does not answer is tried again, from the same place", async () => {

@@ -19,6 +19,8 @@ export type ReadFault = {
   readonly key: string;
   /** The pack's id, where a pack is at fault. */
   readonly pack?: string;
+  /** The manifest's id, where that is at fault. */
+  readonly manifest?: string;
   readonly kind: ReadFaultKind;
 };
 
