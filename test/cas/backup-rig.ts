@@ -27,6 +27,8 @@ import { drawId, manifestKey } from "../../src/cas/format/ids.ts";
 import { decodeChunkRef, decodeRecord } from "../../src/cas/format/listing.ts";
 import type { ChunkRef, FileRecord } from "../../src/cas/format/listing.ts";
 import { openPlane } from "../../src/cas/write/plane.ts";
+import type { RepositoryEncryption } from "../../src/cas/keys/repository-encryption.ts";
+import { refsOf } from "../../src/cas/write/segment-writer.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import { readTree } from "../../src/cas/format/tree.ts";
 import type { TreeRoot } from "../../src/cas/format/tree.ts";
@@ -102,9 +104,22 @@ export class Rig implements AsyncDisposable {
   door: Site;
   catalog = Catalog.open(realDatabases, ":memory:");
   readonly node: string;
+  /** In an encrypted repository: what the node has, and who can read. */
+  readonly encryption: RepositoryEncryption | undefined;
+  identities: readonly string[] = [];
   clock: Clock = realClock;
 
-  constructor(options: { site?: MemorySite; door?: Site; node?: string } = {}) {
+  constructor(
+    options: {
+      site?: MemorySite;
+      door?: Site;
+      node?: string;
+      encryption?: RepositoryEncryption | undefined;
+      identities?: readonly string[];
+    } = {},
+  ) {
+    this.encryption = options.encryption;
+    this.identities = options.identities ?? [];
     this.site = options.site ?? new MemorySite();
     this.door = options.door ?? this.site;
     this.node = options.node ?? "a";
@@ -117,6 +132,7 @@ export class Rig implements AsyncDisposable {
       await Repository.init(rig.site, {
         doors: { clock: realClock, random: realRandom },
         chunker: { rule: "astacus-cdc-1", averageSizeBytes: 65_536 },
+        keys: options.encryption?.keys,
       });
     }
     return rig;
@@ -161,7 +177,8 @@ export class Rig implements AsyncDisposable {
 
   openRepository(): Promise<Repository> {
     const doors = { clock: this.clock, random: realRandom };
-    return Repository.open({ site: this.door, catalog: this.catalog, doors, node: this.node });
+    const { door: site, catalog, node, encryption } = this;
+    return Repository.open({ site, catalog, doors, node, encryption });
   }
 
   /** A whole backup of one node. */
@@ -229,8 +246,9 @@ export class Rig implements AsyncDisposable {
       node: "reader",
       readOnly: true,
       doors: { clock: realClock, random: realRandom },
+      encryption: this.encryption,
     });
-    const source = openSource(repository);
+    const source = openSource(repository, this.identities);
     const fetch = (id: Uint8Array, length: number) => source.fetch(id, length);
     const found = new Map<string, FileRecord & { bytes?: Buffer }>();
     for await (const records of readTree(root, fetch)) {
@@ -274,7 +292,14 @@ export async function commit(
     readonly nodes: readonly { readonly node: string; readonly stored: NodeStored }[];
   },
 ): Promise<number> {
-  const bytes = new TextEncoder().encode(`manifest of ${made.id}`);
+  using session = repository.beginSession();
+  const bytes = repository.sealer.sealObject(
+    "manifest",
+    new TextEncoder().encode(`manifest of ${made.id}`),
+    session?.session,
+  );
+  const keys = made.nodes.flatMap(({ stored }) => stored.keys ?? []);
+  if (session !== undefined) keys.push(...refsOf([await session.store()]));
   const birth = repository.state.sequence;
   const manifest = { id: sha256Hex(bytes), birth, sizeBytes: bytes.length };
   await repository.putObject(manifestKey(manifest.id, birth), bytes);
@@ -296,6 +321,7 @@ export async function commit(
       lists: made.nodes.map(({ node, stored }) => ({ node, root: stored.list })),
       listPacks: [...new Set(made.nodes.flatMap(({ stored }) => stored.listPacks))].toSorted(),
       totals: { files: 0, bytes: 0, newBytes: 0, storedBytes: 0 },
+      ...(keys.length === 0 ? {} : { keys }),
     },
     { operation: made.operation },
   );
@@ -303,10 +329,11 @@ export async function commit(
 }
 
 /** A source of chunks with a small cache. */
-export function openSource(repository: Repository): ChunkSource {
+export function openSource(repository: Repository, identities?: readonly string[]): ChunkSource {
   const { site, index } = repository;
   const state = () => repository.state;
-  return new ChunkSource({ site, index, state, concurrency: 4, cacheBytes: 8_000_000 });
+  const opener = repository.openerFor(identities);
+  return new ChunkSource({ site, index, state, opener, concurrency: 4, cacheBytes: 8_000_000 });
 }
 
 async function chunksOf(

@@ -11,7 +11,7 @@ import {
   segmentPackOf,
 } from "../../src/cas/format/index-segment.ts";
 import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
-import { type PackDirectory } from "../../src/cas/format/pack.ts";
+import type { PackDirectory } from "../../src/cas/format/pack.ts";
 import {
   decodePackUse,
   encodePackUse,

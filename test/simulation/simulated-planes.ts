@@ -44,7 +44,7 @@ export function borrowPlane(
     recycle: (pack) => {
       if (isOurs) pooled.plane.recycle(pack);
     },
-    reset: () => use(() => pooled.plane.reset()),
+    reset: (sealing) => use(() => pooled.plane.reset(sealing)),
     [Symbol.asyncDispose]: async () => {
       if (isOurs) await pooled.plane.reset();
       giveBack();

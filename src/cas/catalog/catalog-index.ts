@@ -12,23 +12,20 @@ import { fromHex, toHex } from "../../base/hex.ts";
 import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import { chunkChecksum } from "./chunk-checksum.ts";
-import type {
-  DecodedSegment,
-  SegmentChunk,
-  SegmentFrame,
-  SegmentPack,
-} from "../format/index-segment.ts";
+import type { DecodedSegment, SegmentChunk, SegmentPack } from "../format/index-segment.ts";
 import {
   checkedPack,
   encodePackValue,
   FRAME_NUMBER_COUNT,
   packChecksum,
+  readPackFrames,
   readPackValue,
+  sealOf,
 } from "./pack-row.ts";
 import type { KnownPack, PackRow } from "./pack-row.ts";
 import { idKey } from "../format/bytes.ts";
-import { readFrameLengths } from "../format/pack.ts";
 import type { FrameCodec } from "../format/pack.ts";
+import type { FrameSeal } from "../format/seal.ts";
 
 /** Where a chunk lies. */
 export type ChunkPlace = {
@@ -42,6 +39,8 @@ export type ChunkPlace = {
   readonly storedLength: number;
   readonly rawLength: number;
   readonly codec: FrameCodec;
+  /** In encrypted repositories: which key the frame is under. */
+  readonly seal?: FrameSeal;
   /** Only pack directories have it. */
   readonly frameChecksum?: undefined;
 };
@@ -466,15 +465,9 @@ function repaired(pack: KnownPack, repairs: ReadonlyMap<string, number>): KnownP
 
 function indexedPack(pack: KnownPack, segment: string): IndexedPack {
   const { id, birth } = pack;
-  const { reader, ...rest } = readPackValue(pack);
-  const frames: SegmentFrame[] = [];
-  let offset = 0;
-  for (let left = reader.varint(); left > 0; left -= 1) {
-    const frame = { offset, ...readFrameLengths(reader) };
-    frames.push(frame);
-    offset += frame.storedLength;
-  }
-  return { id, birth, ...rest, frames, segment };
+  const { sizeBytes, directoryLength, kind } = readPackValue(pack);
+  const frames = readPackFrames(pack);
+  return { id, birth, sizeBytes, directoryLength, kind, frames, segment };
 }
 
 function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
@@ -483,7 +476,9 @@ function placeOf(pack: KnownPack, row: ChunkRow): ChunkPlace | undefined {
   const [frameOffset, storedLength, rawLength] = [frames[at], frames[at + 1], frames[at + 2]];
   if (frameOffset === undefined || storedLength === undefined || rawLength === undefined) return;
   if (row.start + row.length > rawLength) return undefined;
+  const seal = sealOf(pack, row.frame);
   return {
+    ...(seal === undefined ? {} : { seal }),
     pack: pack.id,
     birth: pack.birth,
     frame: row.frame,

@@ -12,7 +12,9 @@ import { fromHex, SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import { guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import { IdFilter } from "./id-filter.ts";
+import { segmentFramesOf, storedDirectoryLength } from "../format/index-segment.ts";
 import type { SegmentPack } from "../format/index-segment.ts";
+import type { KeyRef } from "../keys/write-session.ts";
 import { decodeDirectory, packIdOf } from "../format/pack.ts";
 import type { PackDirectory, SealedPack } from "../format/pack.ts";
 
@@ -24,6 +26,8 @@ export type JournalPlace = {
   readonly frameCount: number;
   /** The operation that the pack belongs to now. */
   readonly operation: string;
+  /** True if every node of the repository can open it. */
+  readonly isOpen: boolean;
 };
 
 /** A journaled pack, ready to stand in a segment. */
@@ -42,6 +46,8 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS journal_chunk (
     id BLOB NOT NULL, pack INTEGER NOT NULL, frame INTEGER NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (id, pack)) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS journal_key (
+    id TEXT PRIMARY KEY, birth INTEGER NOT NULL, recipients TEXT NOT NULL) STRICT;
   DROP INDEX IF EXISTS journal_chunk_pack;
 `;
 
@@ -56,7 +62,14 @@ type ChunkRow = { pack: number; frame: number; checksum: number };
 type ChunkValue = Uint8Array | number;
 
 /** What is kept in memory of a pack whose chunks were asked for. */
-type KnownPack = { id: string; birth: number; frameCount: number; operation: string };
+type KnownPack = {
+  id: string;
+  birth: number;
+  frameCount: number;
+  operation: string;
+  /** 1 for a directory of an encrypted repository whose first origin is a session key. */
+  isClosed: number;
+};
 
 const KNOWN_PACK_COUNT_MAX = 1024;
 
@@ -82,8 +95,9 @@ export class PackJournal {
       "SELECT pack, frame, checksum FROM journal_chunk WHERE id = ?",
     );
     this.#findPack = this.#database.query(
-      `SELECT id, birth, frame_count AS frameCount, operation FROM journal_pack
-       WHERE number = ?`,
+      `SELECT id, birth, frame_count AS frameCount, operation,
+         substr(directory, 1, 1) = x'01' AND substr(directory, 20, 1) = x'01' AS isClosed
+       FROM journal_pack WHERE number = ?`,
     );
     this.#insertChunks = this.#database.query(insertChunksSql(INSERT_ROW_COUNT));
     this.#insertChunk = this.#database.query(insertChunksSql(1));
@@ -124,15 +138,17 @@ export class PackJournal {
     return this.#filter.mayHave(id);
   }
 
-  /** A place of a chunk; rows with a wrong checksum are none. */
-  find(id: Uint8Array): JournalPlace | undefined {
+  /** A place of a chunk (that every node can open); rows with a wrong checksum are none. */
+  find(id: Uint8Array, how: { readonly isOpen?: boolean } = {}): JournalPlace | undefined {
     if (!this.mayHave(id)) return undefined;
     for (const row of guardRead(() => this.#findChunk.all(id))) {
       const pack = this.#packOf(row.pack);
       if (pack === null) continue;
       if (row.checksum !== chunkChecksum(id, fromHex(pack.id), row.frame)) continue;
       const { birth, frameCount, operation } = pack;
-      return { pack: pack.id, birth, frame: row.frame, frameCount, operation };
+      const isOpen = pack.isClosed === 0;
+      if (how.isOpen === true && !isOpen) continue;
+      return { pack: pack.id, birth, frame: row.frame, frameCount, operation, isOpen };
     }
     return undefined;
   }
@@ -213,6 +229,33 @@ export class PackJournal {
     const rows = this.#database.query<{ id: string }, []>("SELECT id FROM journal_pack").all();
     const known = rows.map(({ id }) => id).filter(isKnown);
     this.#drop("id = ?", known);
+  }
+
+  /** Remembers the key object of packs that are journaled next. */
+  addKey({ id, birth, recipients }: KeyRef): void {
+    this.#database
+      .query("INSERT OR REPLACE INTO journal_key (id, birth, recipients) VALUES (?, ?, ?)")
+      .run(id, birth, recipients.join(" "));
+  }
+
+  /** The key object of a session, if it is remembered. */
+  getKey(id: string): KeyRef | undefined {
+    const row = guardRead(() =>
+      this.#database
+        .query<{ birth: number; recipients: string }, [string]>(
+          "SELECT birth, recipients FROM journal_key WHERE id = ?",
+        )
+        .get(id),
+    );
+    if (row === null) return undefined;
+    return { id, birth: row.birth, recipients: row.recipients.split(" ") };
+  }
+
+  /** Forgets the keys that the log names by now. */
+  dropKeys(isKnown: (id: string) => boolean): void {
+    const rows = this.#database.query<{ id: string }, []>("SELECT id FROM journal_key").all();
+    const remove = this.#database.query<null, [string]>("DELETE FROM journal_key WHERE id = ?");
+    for (const { id } of rows) if (isKnown(id)) remove.run(id);
   }
 
   #addChunks(pack: {
@@ -297,9 +340,9 @@ function openRow(row: PackRow): JournalPack | undefined {
     id,
     birth,
     sizeBytes,
-    directoryLength: directoryBytes.length,
+    directoryLength: storedDirectoryLength({ directory, bytes: { length: sizeBytes } }),
     kind: directory.kind,
-    frames: directory.frames,
+    frames: segmentFramesOf(directory),
   };
   return { pack, directory };
 }

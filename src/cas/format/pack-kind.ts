@@ -13,9 +13,14 @@ export function packKindNumber(kind: PackKind): number {
   return PACK_KINDS.indexOf(kind);
 }
 
+/** The kind with this number in the format. */
+export function packKindOf(number: number): PackKind | undefined {
+  return PACK_KINDS[number];
+}
+
 /** Reads the number of a pack's kind. */
 export function readPackKind(reader: ByteReader): PackKind {
-  const kind = PACK_KINDS[reader.u8()];
+  const kind = packKindOf(reader.u8());
   if (kind === undefined) throw reader.damaged("has an unknown kind of pack");
   return kind;
 }

@@ -5,16 +5,20 @@
  */
 import assert from "node:assert/strict";
 import { AppError } from "../../base/error.ts";
-import { sha256, toHex } from "../../base/hex.ts";
+import { toHex } from "../../base/hex.ts";
 import { forEachConcurrent, Semaphore } from "../../base/semaphore.ts";
 import type { Site } from "../../sites/site.ts";
 import { damagedError, idKey } from "../format/bytes.ts";
 import type { ChunkIndex, ChunkPlace } from "../catalog/catalog-index.ts";
 import { Failover, mayBeElsewhere } from "./failover.ts";
 import type { FailoverOptions, ReadFault } from "./failover.ts";
+import { FrameCache } from "./frame-cache.ts";
 import type { FrameDecoder } from "../format/frame-decoder.ts";
 import type { ChunkRef } from "../format/listing.ts";
 import { decodeFrame, packKey } from "../format/pack.ts";
+import { FRAME_KEY_SIZE_BYTES } from "../format/seal.ts";
+import { isSealedFor, PLAIN_OPENER } from "../keys/frame-opener.ts";
+import type { FrameOpener } from "../keys/frame-opener.ts";
 import { isDeletedPack, type RepositoryState } from "../log/state.ts";
 
 /** What a source reads through. */
@@ -27,6 +31,8 @@ export type ChunkSourceOptions = {
   readonly concurrency: number;
   /** Bytes of decoded frames that are kept. */
   readonly cacheBytes: number;
+  /** Opens what an encrypted repository has sealed; needless for a plain one. */
+  readonly opener?: FrameOpener | undefined;
   /** How frames are decoded; in line unless told. */
   readonly decode?: FrameDecoder;
   /** Told of the bytes of each answer of the site. */
@@ -55,6 +61,8 @@ export const RANGE_SIZE_BYTES_MAX = 2 * 1024 * 1024;
  * await source.fetchMany(file.chunks, (index, bytes) => write(offsets[index], bytes));
  */
 export class ChunkSource {
+  /** Opens the frames of this source, and the manifests beside them. */
+  readonly opener: FrameOpener;
   readonly #options: ChunkSourceOptions;
   readonly #gate: Semaphore;
   readonly #cache: FrameCache;
@@ -64,6 +72,7 @@ export class ChunkSource {
 
   constructor(options: ChunkSourceOptions) {
     this.#options = options;
+    this.opener = options.opener ?? PLAIN_OPENER;
     this.#gate = new Semaphore(options.concurrency);
     this.#cache = new FrameCache(options.cacheBytes);
     this.#decode = options.decode ?? decodeFrame;
@@ -170,19 +179,61 @@ export class ChunkSource {
     signal: AbortSignal | undefined,
   ): Promise<Uint8Array> {
     let fault: AppError | undefined;
+    let sealed: AppError | undefined;
     for (const place of this.#places({ id, length })) {
       try {
         const frame = await this.#frame(place, signal);
-        return new Uint8Array(checkedChunk(frame, place, id));
+        const bytes = this.#checkChunk(frame, place, id);
+        if (bytes !== undefined) return new Uint8Array(bytes);
+        throw damagedError(frameKey(place), "does not hold a chunk as it was stored");
       } catch (error) {
+        if (isSealedFor(error)) {
+          sealed ??= error;
+          continue;
+        }
         if (!isDamaged(error)) throw error;
         this.#cache.delete(frameKey(place));
         this.#noteDamage(error, place);
         fault ??= atPlace(error, { id, place });
       }
     }
-    assert(fault !== undefined);
-    throw fault;
+    const why = sealed ?? fault;
+    assert(why !== undefined);
+    throw why;
+  }
+
+  /**
+   * What opens each frame of a range, in columns (`Sealer.frameOpening`), for whoever decodes
+   * elsewhere; undefined in a plain repository. A frame whose key is lost gets zeros, which open nothing.
+   */
+  async openings(
+    range: ChunkRange,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    if (this.opener.sealer.isPlain) return undefined;
+    const openings = new Uint8Array(range.frames.length * FRAME_KEY_SIZE_BYTES);
+    for (const [index, { place }] of range.frames.entries()) {
+      try {
+        const opening = await this.#openingOf(place, signal);
+        if (opening !== undefined) openings.set(opening, index * FRAME_KEY_SIZE_BYTES);
+      } catch (error) {
+        if (!isDamaged(error)) throw error;
+      }
+    }
+    return openings;
+  }
+
+  #openingOf(
+    place: ChunkPlace,
+    signal: AbortSignal | undefined,
+  ): Uint8Array | undefined | Promise<Uint8Array> {
+    return this.opener.opening(place.seal, signal === undefined ? {} : { signal });
+  }
+
+  /** The chunk in a raw frame if it matches its id. */
+  #checkChunk(raw: Uint8Array, place: ChunkPlace, id: Uint8Array): Uint8Array | undefined {
+    const bytes = raw.subarray(place.offset, place.offset + place.length);
+    return this.opener.sealer.isChunk(bytes, id) ? bytes : undefined;
   }
 
   #noteDamage(error: AppError, { pack, birth }: ChunkPlace): void {
@@ -256,9 +307,9 @@ export class ChunkSource {
     const wanted = { key: range.key, frames: missing };
     const stored = missing.length === 0 ? undefined : await this.readRange(wanted, signal);
     for (const frame of range.frames) {
-      const raw = cached.get(frame.key) ?? (await this.#cutFrame(frame, stored, first));
+      const raw = cached.get(frame.key) ?? (await this.#cutFrame(frame, { stored, first }, signal));
       for (const chunk of frame.chunks.values()) {
-        const bytes = raw === undefined ? undefined : checkChunk(raw, chunk.place, chunk.id);
+        const bytes = raw === undefined ? undefined : this.#checkChunk(raw, chunk.place, chunk.id);
         if (bytes === undefined) failed.push(chunk);
         else for (const index of chunk.indexes) await onChunk(index, bytes);
       }
@@ -269,18 +320,19 @@ export class ChunkSource {
   /** A frame out of the bytes of a range; undefined if it is damaged. */
   async #cutFrame(
     frame: WantedFrame,
-    stored: Uint8Array | undefined,
-    rangeOffset: number,
+    { stored, first }: { readonly stored: Uint8Array | undefined; readonly first: number },
+    signal: AbortSignal,
   ): Promise<Uint8Array | undefined> {
     const { place } = frame;
     if (stored === undefined) return undefined;
-    const start = place.frameOffset - rangeOffset;
+    const start = place.frameOffset - first;
     let raw: Uint8Array;
     try {
       const bytes = stored.subarray(start, start + place.storedLength);
-      raw = await this.#decode(bytes, place, frame.key);
+      const opening = await this.#openingOf(place, signal);
+      raw = await this.#decode(bytes, place, frame.key, opening);
     } catch (error) {
-      if (isDamaged(error)) return undefined;
+      if (isDamaged(error) || isSealedFor(error)) return undefined;
       throw error;
     }
     // What is left of the frame is probably wanted next. A view would keep the whole range.
@@ -336,7 +388,7 @@ export class ChunkSource {
     const range = { offset: frameOffset, length: storedLength };
     const stored = await this.#get(packKey(pack, birth), range, signal);
     if (stored === undefined) throw damagedError(key, "is not there", { missing: true });
-    return await this.#decode(stored, place, key);
+    return await this.#decode(stored, place, key, await this.#openingOf(place, signal));
   }
 
   async #get(
@@ -426,18 +478,6 @@ function frameKey(place: ChunkPlace): string {
   return `Frame ${place.frame} of ${packKey(place.pack, place.birth)}`;
 }
 
-/** The chunk in a raw frame if it matches its id. */
-function checkChunk(raw: Uint8Array, place: ChunkPlace, id: Uint8Array): Uint8Array | undefined {
-  const bytes = raw.subarray(place.offset, place.offset + place.length);
-  return Buffer.compare(sha256(bytes), id) === 0 ? bytes : undefined;
-}
-
-function checkedChunk(raw: Uint8Array, place: ChunkPlace, id: Uint8Array): Uint8Array {
-  const bytes = checkChunk(raw, place, id);
-  if (bytes !== undefined) return bytes;
-  throw damagedError(frameKey(place), "does not hold a chunk as it was stored");
-}
-
 /** The error with everything that helps to find the place. */
 function atPlace(
   error: AppError,
@@ -454,41 +494,4 @@ function atPlace(
 
 function isDamaged(error: unknown): error is AppError {
   return error instanceof AppError && error.kind === "damaged";
-}
-
-/** Decoded frames, the least recently used dropped first; bounded by bytes. */
-class FrameCache {
-  readonly #sizeBytesMax: number;
-  readonly #frames = new Map<string, Uint8Array>();
-  #sizeBytes = 0;
-
-  constructor(sizeBytesMax: number) {
-    this.#sizeBytesMax = sizeBytesMax;
-  }
-
-  get(key: string): Uint8Array | undefined {
-    const frame = this.#frames.get(key);
-    if (frame === undefined) return undefined;
-    this.#frames.delete(key);
-    this.#frames.set(key, frame);
-    return frame;
-  }
-
-  set(key: string, frame: Uint8Array): void {
-    this.delete(key);
-    if (frame.length > this.#sizeBytesMax) return;
-    this.#frames.set(key, frame);
-    this.#sizeBytes += frame.length;
-    for (const oldest of this.#frames.keys()) {
-      if (this.#sizeBytes <= this.#sizeBytesMax) return;
-      this.delete(oldest);
-    }
-  }
-
-  delete(key: string): void {
-    const frame = this.#frames.get(key);
-    if (frame === undefined) return;
-    this.#frames.delete(key);
-    this.#sizeBytes -= frame.length;
-  }
 }

@@ -4,19 +4,19 @@
  */
 import type { FileStat, FileSystem } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
-import { sha256 } from "../../base/hex.ts";
 import { textFromPath } from "../../base/path.ts";
 import { damagedError } from "../format/bytes.ts";
 import type { ChunkRef, FileContent } from "../format/listing.ts";
 import { decodeChunkRef } from "../format/listing.ts";
 import { FRAME_RAW_BYTES_MAX } from "../format/pack.ts";
+import { sealerOf } from "./restore-options.ts";
 import type { RestoreSource } from "./restore-options.ts";
 import type { RegularFile } from "./restore-records.ts";
 import { readTree } from "../format/tree.ts";
 
 /** What reading contents needs. */
 export type ContentOptions = {
-  readonly source: Pick<RestoreSource, "fetch">;
+  readonly source: Pick<RestoreSource, "fetch" | "opener">;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -105,7 +105,7 @@ export class ContentComparer {
       if (count === 0) return false;
       filled += count;
     }
-    return Buffer.compare(sha256(target), ref.id) === 0;
+    return sealerOf(this.#options.source).isChunk(target, ref.id);
   }
 }
 

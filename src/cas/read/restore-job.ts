@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import type { ChunkRef } from "../format/listing.ts";
 import type { FrameCodec } from "../format/pack.ts";
+import { FRAME_KEY_SIZE_BYTES } from "../format/seal.ts";
 import type { ChunkRange } from "./chunk-source.ts";
 import type { RegularFile } from "./restore-records.ts";
 
@@ -47,6 +48,8 @@ export type RestoreJob = {
   readonly files: JobFiles;
   /** Names the frames in messages. */
   readonly key: string;
+  /** In encrypted repositories, what opens each frame; FRAME_KEY_SIZE_BYTES each. */
+  readonly openings?: Uint8Array<ArrayBuffer> | undefined;
 };
 
 /** Files that a job writes to, in columns. */
@@ -88,6 +91,8 @@ export type JobFrame = {
   readonly rawLength: number;
   readonly codec: FrameCodec;
   readonly chunkCount: number;
+  /** In encrypted repositories. */
+  readonly opening: Uint8Array | undefined;
 };
 
 /** A range, what of it goes where, and in what order its chunks come. */
@@ -116,11 +121,15 @@ export function assignFiles(ranges: readonly ChunkRange[], wanted: readonly Want
   }
 }
 
-/** The job of one range; `assignFiles` has seen all of them. */
-export function planJob(range: ChunkRange, wanted: readonly WantedChunk[]): PlannedJob {
+/** The job of one range, with what opens its frames; `assignFiles` has seen all of them. */
+export function planJob(
+  range: ChunkRange,
+  wanted: readonly WantedChunk[],
+  openings?: Uint8Array<ArrayBuffer>,
+): PlannedJob {
   const plan = new JobBuilder(range);
   for (const frame of range.frames) plan.addFrame(frame, wanted);
-  return plan.finish();
+  return plan.finish(openings);
 }
 
 class JobBuilder {
@@ -159,7 +168,7 @@ class JobBuilder {
     }
   }
 
-  finish(): PlannedJob {
+  finish(openings: Uint8Array<ArrayBuffer> | undefined): PlannedJob {
     const files = [...this.#files.keys()];
     const ids = new Uint8Array(this.#ids.length * SHA256_SIZE_BYTES);
     for (const [index, id] of this.#ids.entries()) ids.set(id, index * SHA256_SIZE_BYTES);
@@ -170,6 +179,7 @@ class JobBuilder {
       places: Float64Array.from(this.#places),
       files: encodeFiles(files),
       key: this.#range.key,
+      ...(openings === undefined ? {} : { openings }),
     };
     return { range: this.#range, job, wanted: this.#wanted, files };
   }
@@ -213,7 +223,10 @@ export function decodeFiles({ paths, numbers, mtimesNs, xattrs }: JobFiles): Job
 const NO_XATTRS: ReadonlyMap<string, Uint8Array> = new Map();
 
 /** The frames of a job. */
-export function decodeFrames(numbers: Float64Array): JobFrame[] {
+export function decodeFrames({
+  frames: numbers,
+  openings,
+}: Pick<RestoreJob, "frames" | "openings">): JobFrame[] {
   return Array.from({ length: numbers.length / FRAME_COLUMNS }, (_, index) => {
     const at = index * FRAME_COLUMNS;
     return {
@@ -222,6 +235,7 @@ export function decodeFrames(numbers: Float64Array): JobFrame[] {
       rawLength: numbers[at + 2]!,
       codec: numbers[at + 3] === 0 ? 0 : 1,
       chunkCount: numbers[at + 4]!,
+      opening: openings?.subarray(index * FRAME_KEY_SIZE_BYTES, (index + 1) * FRAME_KEY_SIZE_BYTES),
     };
   });
 }

@@ -11,6 +11,7 @@ import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import { joinPath, parentPath } from "../../base/path.ts";
 import { freeBytes } from "../../base/free-bytes.ts";
 import { decodeFrame } from "../format/pack.ts";
+import { chunkIdOf } from "../format/seal.ts";
 import { RestoreAttributes } from "./restore-attributes.ts";
 import type { OwnerPolicy } from "./restore-attributes.ts";
 import { CHUNK_COLUMNS, decodeFiles, decodeFrames } from "./restore-job.ts";
@@ -24,6 +25,8 @@ export type LaneSettings = {
   readonly ownerPolicy: OwnerPolicy;
   /** What the temporary names begin with. */
   readonly prefix: string;
+  /** In encrypted repositories: makes chunk ids. */
+  readonly idKey?: Uint8Array | undefined;
 };
 
 /** What became of a job. */
@@ -75,6 +78,7 @@ export class RestoreLaneCore {
   readonly #files: FileSystem;
   readonly #attributes: RestoreAttributes;
   readonly #prefix: string;
+  readonly #idKey: Uint8Array | undefined;
   readonly #writer: FileWriter;
   /** By window: the files that wait for their names. */
   readonly #made = new Map<number, LaneFile[]>();
@@ -89,6 +93,7 @@ export class RestoreLaneCore {
   constructor(files: FileSystem, settings: LaneSettings) {
     this.#files = files;
     this.#prefix = settings.prefix;
+    this.#idKey = settings.idKey;
     this.#attributes = new RestoreAttributes(files, settings.ownerPolicy);
     this.#writer = new FileWriter(files, this.#attributes);
   }
@@ -100,7 +105,7 @@ export class RestoreLaneCore {
     for (let at = 0; at < job.places.length; at += 2) files[job.places[at]!]!.missingCount += 1;
     const work: JobWork = { job, files, window, failed: [], chunk: 0, place: 0, last: undefined };
     try {
-      for (const frame of decodeFrames(job.frames)) this.#runFrame(work, frame, stored);
+      for (const frame of decodeFrames(job)) this.#runFrame(work, frame, stored);
     } finally {
       this.#closeLast(work);
     }
@@ -203,6 +208,9 @@ export class RestoreLaneCore {
 
   #isChunk(job: RestoreJob, chunk: number, bytes: Uint8Array): boolean {
     const id = job.ids.subarray(chunk * SHA256_SIZE_BYTES, (chunk + 1) * SHA256_SIZE_BYTES);
+    if (this.#idKey !== undefined) {
+      return Buffer.compare(chunkIdOf(bytes, this.#idKey), id) === 0;
+    }
     Bun.SHA256.hash(bytes, this.#digest);
     return Buffer.compare(this.#digest, id) === 0;
   }
@@ -262,7 +270,8 @@ export class RestoreLaneCore {
 function decode(frame: JobFrame, key: string, stored: Uint8Array): Uint8Array | undefined {
   const { start, storedLength } = frame;
   try {
-    return decodeFrame(stored.subarray(start, start + storedLength), frame, key);
+    const bytes = stored.subarray(start, start + storedLength);
+    return decodeFrame(bytes, frame, key, frame.opening);
   } catch (thrown) {
     if (thrown instanceof AppError && thrown.kind === "damaged") return undefined;
     throw thrown;

@@ -5,6 +5,8 @@
 import type { FileStat, FileSystem, Random } from "../../base/doors.ts";
 import type { ChunkSource } from "./chunk-source.ts";
 import type { FileContent, FileRecord } from "../format/listing.ts";
+import { PLAIN_SEALER } from "../format/seal.ts";
+import type { Sealer } from "../format/seal.ts";
 import type { TreeRoot } from "../format/tree.ts";
 import type { OwnerPolicy } from "./restore-attributes.ts";
 import type { OpenLanes } from "./restore-lanes.ts";
@@ -13,7 +15,16 @@ import type { OpenLanes } from "./restore-lanes.ts";
 export type ContentSource = Pick<ChunkSource, "fetch" | "fetchMany">;
 
 /** What a restore needs of a ChunkSource. */
-export type RestoreSource = Pick<ChunkSource, "fetch" | "planRanges" | "readRange" | "concurrency">;
+export type RestoreSource = Pick<
+  ChunkSource,
+  "fetch" | "planRanges" | "readRange" | "concurrency"
+> &
+  Partial<Pick<ChunkSource, "opener" | "openings">>;
+
+/** What makes the chunk ids of a source. */
+export function sealerOf(source: Pick<RestoreSource, "opener">): Sealer {
+  return source.opener?.sealer ?? PLAIN_SEALER;
+}
 
 /** Tells what an existing file holds, if that is known without reading it. */
 export type KnownContents = {

@@ -19,6 +19,7 @@ import type { PlannedJob, WantedChunk, WindowFile } from "./restore-job.ts";
 import { decodeStat, RestoreLaneCore } from "./restore-lane.ts";
 import type { LaneOutcome, Published } from "./restore-lane.ts";
 import type { OpenLanes, RestoreLane, RestoreLanes } from "./restore-lanes.ts";
+import { sealerOf } from "./restore-options.ts";
 import type { RestoreSource } from "./restore-options.ts";
 import type { RegularFile } from "./restore-records.ts";
 import { drawTemporaryPrefix, temporaryName } from "./restore-temporary.ts";
@@ -95,7 +96,8 @@ export class RestoreWindow implements Disposable {
     const { files, ownerPolicy, openLanes } = options;
     this.#options = options;
     this.#prefix = drawTemporaryPrefix(options.random);
-    const settings = { ownerPolicy, prefix: this.#prefix };
+    const idKey = sealerOf(options.source).keys?.idKey;
+    const settings = { ownerPolicy, prefix: this.#prefix, idKey };
     this.#own = new RestoreLaneCore(files, settings);
     this.#lanes = openLanes?.(settings);
     for (const lane of this.#lanes?.lanes ?? []) this.#busy.set(lane, 0);
@@ -262,7 +264,8 @@ export class RestoreWindow implements Disposable {
       ranges,
       source.concurrency + laneCount,
       async (range, innerSignal) => {
-        const planned = planJob(range, wanted);
+        const openings = await source.openings?.(range, innerSignal);
+        const planned = planJob(range, wanted, openings);
         for (const file of planned.files) {
           if (file.isShared && !file.isCreated) this.#adopt(file, false);
         }

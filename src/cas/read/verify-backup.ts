@@ -4,7 +4,7 @@
  * (verify-packs.ts), and if they are not, which files that hits. Memory: the frames that are named
  * and needed as bitmaps, one a pack.
  */
-import { toHex } from "../../base/hex.ts";
+import { sha256Hex, toHex } from "../../base/hex.ts";
 import { textFromPath } from "../../base/path.ts";
 import type { ChunkPlace } from "../catalog/catalog-index.ts";
 import type { ChunkSource } from "./chunk-source.ts";
@@ -27,7 +27,7 @@ import { visitTree } from "./verify-tree.ts";
 export type BackupCheckOptions = {
   readonly repository: Repository;
   readonly state: RepositoryState;
-  readonly source: Pick<ChunkSource, "fetch">;
+  readonly source: Pick<ChunkSource, "fetch"> & Partial<Pick<ChunkSource, "opener">>;
   readonly packs: PackChecks;
   readonly problems: ProblemBook;
   /** Told of files whose chunks were looked up. */
@@ -47,6 +47,8 @@ export type VerifiedBackup = {
   readonly packs: number;
   /** Files that cannot be restored from this site as far as was seen. */
   readonly filesLost: number;
+  /** Encrypted, and no identity was given: what can be checked without opening it was. */
+  readonly closed?: true;
 };
 
 /** Which frames somebody names or needs: by pack, true for all of them. */
@@ -61,7 +63,7 @@ export async function verifyOneBackup(
 ): Promise<VerifiedBackup> {
   const check = new BackupCheck(backup, options);
   await check.readLists();
-  const manifest = await check.readManifest();
+  const manifest = check.isClosed ? await check.checkManifest() : await check.readManifest();
   if (manifest !== undefined) await check.walk(manifest, "structure");
   await check.checkPacks();
   if (manifest !== undefined && !check.isSound) await check.walk(manifest, "losses");
@@ -83,6 +85,11 @@ class BackupCheck {
   constructor(backup: BackupRecord, options: BackupCheckOptions) {
     this.#backup = backup;
     this.#options = options;
+  }
+
+  /** True if its manifest and listings can be checked and not opened. */
+  get isClosed(): boolean {
+    return this.#options.source.opener?.canOpen() === false;
   }
 
   /** False if anything that the backup needs is wrong. */
@@ -110,12 +117,27 @@ class BackupCheck {
     }
   }
 
+  /** That the object is there and has the hash that its name says. */
+  async checkManifest(): Promise<undefined> {
+    const { repository, problems, signal } = this.#options;
+    const { id, birth } = this.#backup.manifest;
+    const key = manifestKey(id, birth);
+    const bytes = await repository.site.get(key, signal === undefined ? {} : { signal });
+    if (bytes !== undefined && sha256Hex(bytes) === id) return;
+    const message = `${key} ${bytes === undefined ? "is missing" : "does not match its name"}.`;
+    problems.add(key, bytes === undefined ? "missing" : "damaged", message);
+    this.#note(key);
+    this.#filesLost = this.#backup.totals.files;
+    problems.addFile(key, "everything", this.#backup.totals.files);
+  }
+
   async readManifest(): Promise<Manifest | undefined> {
     const { repository, problems, signal } = this.#options;
     const { id, birth, sizeBytes } = this.#backup.manifest;
     const key = manifestKey(id, birth);
     try {
-      const manifest = await readManifest(repository.site, this.#backup, signal);
+      const { opener } = this.#options.source;
+      const manifest = await readManifest(repository.site, this.#backup, signal, opener);
       const head = await repository.site.head(key, signal === undefined ? {} : { signal });
       if (head === undefined || head.sizeBytes === sizeBytes) return manifest;
       problems.add(key, "damaged", `${key} is not as long as the log says.`);
@@ -172,6 +194,7 @@ class BackupCheck {
       chunks: this.#chunks,
       packs: this.#needed.size,
       filesLost: this.#filesLost,
+      ...(this.isClosed ? { closed: true as const } : {}),
     };
   }
 

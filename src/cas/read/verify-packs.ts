@@ -3,7 +3,6 @@
  * index says, and if asked that every frame and every chunk in it is what its id says. Memory: an
  * entry for each pack, and for `READ_CONCURRENCY` packs all their bytes.
  */
-import { sha256 } from "../../base/hex.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
 import { damagedError } from "../format/bytes.ts";
@@ -11,7 +10,9 @@ import type { ChunkIndex, IndexedPack } from "../catalog/catalog-index.ts";
 import { segmentFramesOf } from "../format/index-segment.ts";
 import { bitmapSizeBytes, hasFrame, setFrame } from "../format/pack-list.ts";
 import type { FrameRow, PackDirectory } from "../format/pack.ts";
-import { decodeFrame, openPack, packKey } from "../format/pack.ts";
+import { decodeFrame, isStoredFrame, openPack, packKey } from "../format/pack.ts";
+import { PLAIN_OPENER } from "../keys/frame-opener.ts";
+import type { FrameOpener } from "../keys/frame-opener.ts";
 import type { ProblemBook } from "./verify-problems.ts";
 
 const HEAD_CONCURRENCY = 16;
@@ -22,6 +23,8 @@ export type PackCheckOptions = {
   readonly site: Site;
   readonly index: Pick<ChunkIndex, "findPack">;
   readonly deep: boolean;
+  /** Opens frames of an encrypted repository, as far as its identities reach. */
+  readonly opener?: FrameOpener | undefined;
   readonly problems: ProblemBook;
   /** Told of bytes that were read. */
   readonly onRead: (sizeBytes: number) => void;
@@ -38,6 +41,8 @@ export class PackChecks {
   /** Frames that cannot be believed. */
   readonly #doubtful = new Map<string, Uint8Array>();
   packBytes = 0;
+  /** Frames that were checked and not opened, for want of an identity. */
+  closedFrames = 0;
 
   constructor(options: PackCheckOptions) {
     this.#options = options;
@@ -93,14 +98,14 @@ export class PackChecks {
   }
 
   async #read(pack: IndexedPack, call: SiteCall): Promise<void> {
-    const { site, problems, onRead } = this.#options;
+    const { site, problems, onRead, opener = PLAIN_OPENER } = this.#options;
     const key = packKey(pack.id, pack.birth);
     const bytes = await site.get(key, call);
     if (bytes === undefined) return this.#lose(pack, key);
     onRead(bytes.length);
     let directory: PackDirectory;
     try {
-      directory = openPack(bytes, pack.id, key);
+      directory = openPack(bytes, pack.id, key, opener.sealer);
       checkAgainstIndex(directory, pack, key);
     } catch (thrown) {
       problems.addThrown(thrown, key);
@@ -109,7 +114,17 @@ export class PackChecks {
     }
     for (const [number, frame] of directory.frames.entries()) {
       try {
-        checkFrame(bytes, frame, `Frame ${number} of ${key}`);
+        const what = `Frame ${number} of ${key}`;
+        if (opener.canOpen(frame.seal?.origin)) {
+          checkFrame(bytes, frame, {
+            what,
+            opener,
+            opening: await opener.opening(frame.seal, call),
+          });
+        } else {
+          checkClosedFrame(bytes, frame, { what, opener });
+          this.closedFrames += 1;
+        }
       } catch (thrown) {
         problems.addThrown(thrown, key);
         this.#doubt(pack, number);
@@ -139,11 +154,25 @@ function checkAgainstIndex(directory: PackDirectory, pack: IndexedPack, key: str
   if (!isSame) throw damagedError(key, "is not divided as the index says", { key });
 }
 
-function checkFrame(bytes: Uint8Array, frame: FrameRow, what: string): void {
+type FrameCheck = { readonly what: string; readonly opener: FrameOpener };
+
+function checkFrame(
+  bytes: Uint8Array,
+  frame: FrameRow,
+  { what, opener, opening }: FrameCheck & { readonly opening: Uint8Array | undefined },
+): void {
   const stored = bytes.subarray(frame.offset, frame.offset + frame.storedLength);
-  const raw = decodeFrame(stored, frame, what);
+  if (opening !== undefined) checkClosedFrame(bytes, frame, { what, opener });
+  const raw = decodeFrame(stored, frame, what, opening);
   for (const { id, offset, length } of frame.chunks) {
-    if (Buffer.compare(sha256(raw.subarray(offset, offset + length)), id) === 0) continue;
+    if (opener.sealer.isChunk(raw.subarray(offset, offset + length), id)) continue;
     throw damagedError(what, "has a chunk that does not match its id");
   }
+}
+
+/** What shows without a key: the stored bytes are those of the directory. */
+function checkClosedFrame(bytes: Uint8Array, frame: FrameRow, { what, opener }: FrameCheck): void {
+  const stored = bytes.subarray(frame.offset, frame.offset + frame.storedLength);
+  if (isStoredFrame(stored, frame, opener.sealer)) return;
+  throw damagedError(what, "does not match its checksum");
 }

@@ -29,7 +29,7 @@ export type VerifyProgress = {
 /** What to verify, and how. */
 export type VerifyOptions = {
   readonly repository: Repository;
-  readonly source: Pick<ChunkSource, "fetch">;
+  readonly source: Pick<ChunkSource, "fetch"> & Partial<Pick<ChunkSource, "opener">>;
   /** Reads every byte of every pack; else sizes are asked for, and trees read. */
   readonly deep: boolean;
   readonly onProgress?: (progress: VerifyProgress) => void;
@@ -44,6 +44,8 @@ export type VerifyReport = {
   readonly packs: number;
   /** Sizes of these packs. */
   readonly packBytes: number;
+  /** Frames that were checked and not opened: no identity was given. */
+  readonly closedFrames?: number;
   readonly segments: number;
   /** Log entries that were read. */
   readonly entries: number;
@@ -95,7 +97,8 @@ export async function verifyRepository(
   };
   const entries = await verifyLog({ repository, state, deep, problems, onRead, signal });
   const { site, index } = repository;
-  const packs = new PackChecks({ site, index, deep, problems, onRead });
+  const { opener } = source;
+  const packs = new PackChecks({ site, index, deep, problems, onRead, opener });
   const verified: VerifiedBackup[] = [];
   for (const backup of backups) {
     const shared = { repository, state, source, packs, problems, onFiles, signal };
@@ -107,6 +110,7 @@ export async function verifyRepository(
     backups: verified,
     packs: packs.count,
     packBytes: packs.packBytes,
+    ...(packs.closedFrames === 0 ? {} : { closedFrames: packs.closedFrames }),
     segments: state.segments.size,
     entries,
     readBytes: progress.readBytes,

@@ -4,13 +4,15 @@
  * in them, and no index knows them. Memory: places of metadata chunks (nodes of listings and lists),
  * not of data, and a few frames.
  */
-import { sha256, toHex } from "../../base/hex.ts";
+import { toHex } from "../../base/hex.ts";
 import { AppError } from "../../base/error.ts";
 import { damagedError, idKey } from "../format/bytes.ts";
 import type { EntryBodies } from "../log/entry.ts";
 import type { DecodedSegment, SegmentFrame } from "../format/index-segment.ts";
 import { decodeSegment, segmentKey } from "../format/index-segment.ts";
 import { decodeFrame, packKey } from "../format/pack.ts";
+import { originsOf } from "../format/seal.ts";
+import type { FrameOpener } from "../keys/frame-opener.ts";
 import type { UseSource } from "../clean/pack-uses.ts";
 import type { Repository } from "../log/repository.ts";
 import type { RepositoryState } from "../log/state.ts";
@@ -37,6 +39,10 @@ export class Arrivals implements UseSource {
   /** Births by pack. */
   readonly births = new Map<string, number>();
   readonly #repository: Repository;
+  /** Of what every node can open: lists are never under a session key. */
+  readonly #opener: FrameOpener;
+  /** Session keys that the packs of the segments are under. */
+  readonly sessions = new Set<string>();
   readonly #segments: SegmentRefs;
   readonly #source: UseSource;
   readonly #signal: AbortSignal | undefined;
@@ -51,6 +57,7 @@ export class Arrivals implements UseSource {
     signal?: AbortSignal,
   ) {
     this.#repository = repository;
+    this.#opener = repository.openerFor();
     this.#segments = segments;
     this.#source = source;
     this.#signal = signal;
@@ -64,7 +71,7 @@ export class Arrivals implements UseSource {
       if (this.#loaded.has(id)) continue;
       const bytes = await this.#repository.site.get(segmentKey(id, birth), this.#options());
       if (bytes === undefined) throw this.#notHere(segmentKey(id, birth));
-      this.#add(decodeSegment(bytes, id));
+      this.#add(decodeSegment(bytes, id, this.#repository.sealer));
       this.#loaded.add(id);
     }
   }
@@ -75,14 +82,19 @@ export class Arrivals implements UseSource {
     if (place === undefined) return await this.#source.fetch(id, length, signal);
     const raw = await this.#readFrame(place);
     const chunk = raw.subarray(place.offset, place.offset + place.length);
-    if (Buffer.compare(sha256(chunk), id) !== 0) {
+    if (!this.#repository.sealer.isChunk(chunk, id)) {
       throw damagedError(place.key, `holds other bytes than chunk ${toHex(id)}`);
     }
     return chunk;
   }
 
   #add(segment: DecodedSegment): void {
-    for (const { id, birth } of segment.packs) this.births.set(id, birth);
+    for (const { id, birth, frames } of segment.packs) {
+      this.births.set(id, birth);
+      for (const { session } of originsOf(frames).origins) {
+        if (session !== undefined) this.sessions.add(session);
+      }
+    }
     if (!segment.packs.some(({ kind }) => kind === "metadata")) return;
     for (const { id, pack, frame, offset, length } of segment.chunks()) {
       const named = segment.packs[pack];
@@ -100,7 +112,8 @@ export class Arrivals implements UseSource {
     if (cached !== undefined) return cached;
     const stored = await this.#repository.site.get(key, { offset, length, ...this.#options() });
     if (stored === undefined) throw this.#notHere(key);
-    const raw = decodeFrame(stored, frame, key);
+    const opening = await this.#opener.opening(frame.seal, this.#options());
+    const raw = decodeFrame(stored, frame, key, opening);
     for (const oldest of this.#frames.keys()) {
       if (this.#frames.size < FRAME_CACHE_COUNT) break;
       this.#frames.delete(oldest);

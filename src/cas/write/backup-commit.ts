@@ -66,6 +66,7 @@ async function decideBackup(
   await arrivals.load(state);
   const check = new PackCheck(repository, state, arrivals);
   check.addArrivals();
+  mustHaveKeys(state, draft, arrivals);
   check.add(draft.listPacks);
   // The lists lie in these packs: without them there is nothing to read.
   check.mustHaveAll();
@@ -83,6 +84,14 @@ async function decideBackup(
   const body = { ...draft, revived: [...check.revived].toSorted() };
   const births = [...newBirths(state, { kind: "backup", body }), ...check.births];
   return { kind: "backup", body, births: spanOf(births) };
+}
+
+/** What nobody could ever open may not be listed: each pack's key is in the log, or comes with it. */
+function mustHaveKeys(state: RepositoryState, draft: BackupDraft, arrivals: Arrivals): void {
+  const named = new Set(draft.keys?.map(({ id }) => id));
+  const missing = [...arrivals.sessions].find((id) => !state.keys.has(id) && !named.has(id));
+  if (missing === undefined) return;
+  throw new AppError("internal", `A backup would not name session key ${missing} of its packs.`);
 }
 
 /**

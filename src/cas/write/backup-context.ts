@@ -9,6 +9,7 @@ import { PROBLEM_COUNT_MAX } from "./backup-settings.ts";
 import type { ChunkLookup } from "./chunk-lookup.ts";
 import type { Claims, ForeignChunks } from "./claims.ts";
 import type { DataPlane } from "./plane.ts";
+import type { FrameSealing, Sealer } from "../format/seal.ts";
 import type { StatCache } from "../catalog/stat-cache.ts";
 import type { ChunkFetch } from "../format/tree.ts";
 import type { UploadQueue } from "./upload-queue.ts";
@@ -56,8 +57,13 @@ export type BackupContext = {
   readonly claims: Claims;
   readonly foreign: ForeignChunks;
   readonly statCache: StatCache;
-  /** Stores a tree node; returns its id. */
+  /** Stores a node of a listing; returns its id. */
   readonly putNode: (bytes: Uint8Array) => Uint8Array;
+  /** Stores a node that a later backup may read again: of the chunk list of a large file. */
+  readonly putOpenNode: (bytes: Uint8Array) => Uint8Array;
+  readonly sealer: Sealer;
+  /** In an encrypted repository: what file contents are sealed with. */
+  readonly sealing: FrameSealing | undefined;
   /** Fetches a tree node that an earlier backup stored. */
   readonly fetchNode: ChunkFetch;
   /** Random id of the operation. */

@@ -32,8 +32,9 @@ import { packKey, SALT_SIZE_BYTES } from "../format/pack.ts";
 import type { SealedPack } from "../format/pack.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Repository } from "../log/repository.ts";
-import { SegmentWriter } from "./segment-writer.ts";
-import type { SegmentRef } from "./segment-writer.ts";
+import type { WriteSession } from "../keys/write-session.ts";
+import { refsOf, SegmentWriter } from "./segment-writer.ts";
+import type { EntryKeys, SegmentRef } from "./segment-writer.ts";
 import { settleForeignChunks } from "./settle-chunks.ts";
 import { StatCache } from "../catalog/stat-cache.ts";
 import type { TreeRoot } from "../format/tree.ts";
@@ -61,6 +62,8 @@ export type NodeStored = {
   readonly problems: readonly Problem[];
   readonly problemCount: number;
   readonly plannedAt: number;
+  /** Key objects that the entry must name; none in a plain repository. */
+  readonly keys?: EntryKeys;
   /** What each mirror was sent beside the primary. */
   readonly mirrors: readonly MirrorSent[];
 };
@@ -103,6 +106,8 @@ const PROGRESS_INTERVAL_MS = 250;
  */
 export class NodeBackup implements Disposable {
   readonly #options: NodeBackupOptions;
+  /** In an encrypted repository. */
+  readonly #session: WriteSession | undefined;
   readonly #journal: PackJournal;
   readonly #statCache: StatCache;
   readonly #uses: UseTable;
@@ -128,6 +133,7 @@ export class NodeBackup implements Disposable {
   constructor(options: NodeBackupOptions) {
     const { repository, catalog, operation, settings, signal, source } = options;
     this.#options = options;
+    this.#session = repository.beginSession();
     this.#plannedAt = repository.state.sequence;
     this.#journal = new PackJournal(catalog);
     this.#statCache = new StatCache(catalog);
@@ -151,7 +157,7 @@ export class NodeBackup implements Disposable {
       node: options.node,
       isOff: options.lookUpAll === true || trustsNobody(this.#number, settings),
     });
-    this.#listNodes = new ListNodeCache(catalog, source);
+    this.#listNodes = new ListNodeCache(catalog, source, repository.sealer);
     this.#context = this.#openContext();
   }
 
@@ -196,6 +202,7 @@ export class NodeBackup implements Disposable {
         problemCount: this.#context.problems.count,
         plannedAt: this.#plannedAt,
         mirrors: this.#mirrors.sent,
+        ...this.#newKeys(),
       };
     });
   }
@@ -221,6 +228,7 @@ export class NodeBackup implements Disposable {
   [Symbol.dispose](): void {
     this.#uses[Symbol.dispose]();
     this.#foreign[Symbol.dispose]();
+    this.#session?.[Symbol.dispose]();
   }
 
   /** When this returns or throws, nothing is on its way any more. */
@@ -234,6 +242,11 @@ export class NodeBackup implements Disposable {
       await this.#uploads.stop(error);
       throw error;
     }
+  }
+
+  #newKeys(): Pick<NodeStored, "keys"> {
+    const { keys } = this.#segments;
+    return keys.length === 0 ? {} : { keys: refsOf(keys) };
   }
 
   async #writeList(): Promise<Pick<NodeStored, "list" | "listPacks">> {
@@ -269,7 +282,10 @@ export class NodeBackup implements Disposable {
     this.#journal.dropKnown((pack) => repository.index.findPack(pack) !== undefined);
     // This attempt names its own segments: what an earlier one wrote stands in none of them.
     this.#journal.reopen(this.#options.operation);
-    await plane.reset();
+    this.#journal.dropKeys((id) => repository.state.keys.has(id));
+    const { keys } = repository.sealer;
+    const session = this.#session?.session;
+    await plane.reset(keys === undefined || session === undefined ? undefined : { keys, session });
   }
 
   #openContext(): BackupContext {
@@ -289,6 +305,9 @@ export class NodeBackup implements Disposable {
       operation: this.#options.operation,
       number: this.#number,
       putNode: (bytes) => this.#metadata.put(bytes),
+      putOpenNode: (bytes) => this.#metadata.putOpen(bytes),
+      sealer: this.#options.repository.sealer,
+      sealing: this.#session?.sealing,
       fetchNode: (id, length) => source.fetch(id, length, signal),
       totals: emptyTotals(),
       problems: new ProblemList(),
@@ -304,6 +323,7 @@ export class NodeBackup implements Disposable {
       packSizeBytes: Math.min(settings.packSizeBytes, METADATA_PACK_SIZE_BYTES_MAX),
       compressionLevel: settings.compressionLevel,
       salt: () => doors.random.bytes(SALT_SIZE_BYTES),
+      session: this.#session,
       onFound: (place) => this.#useNode(place),
     });
   }
@@ -315,7 +335,7 @@ export class NodeBackup implements Disposable {
   }
 
   #putListNode(bytes: Uint8Array): Uint8Array {
-    const id = this.#metadata.put(bytes);
+    const id = this.#metadata.putOpen(bytes);
     this.#listNodes.put(id, bytes, this.#number);
     return id;
   }
@@ -324,6 +344,7 @@ export class NodeBackup implements Disposable {
   async #send(pack: SealedPack): Promise<void> {
     const { repository, signal, plane } = this.#options;
     signal?.throwIfAborted();
+    await this.#storeKey();
     const birth = repository.state.sequence;
     const sizeBytes = pack.bytes.length;
     const mirrored = this.#mirrors.send(pack);
@@ -342,6 +363,13 @@ export class NodeBackup implements Disposable {
       await mirrored;
       throw error;
     }
+  }
+
+  /** What is sealed under a key is worth nothing before the key is safe. */
+  async #storeKey(): Promise<void> {
+    if (this.#session === undefined) return;
+    const { signal } = this.#options;
+    this.#journal.addKey(await this.#session.store(signal === undefined ? {} : { signal }));
   }
 
   /** Enters a pack in journal and uses, and settles the claims of its chunks. */

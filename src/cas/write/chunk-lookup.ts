@@ -48,19 +48,23 @@ export class ChunkLookup {
     return !this.#index.isEmpty || this.#journal.mayHave(id);
   }
 
-  /** The best place of a chunk; a journaled pack becomes one of this operation. */
-  find(id: Uint8Array): FoundPlace | undefined {
+  /**
+   * The best place of a chunk; a journaled pack becomes one of this operation. With `isOpen`, one that
+   * every node of the repository can open.
+   */
+  find(id: Uint8Array, how: { readonly isOpen?: boolean } = {}): FoundPlace | undefined {
     if (!this.mayFind(id)) return undefined;
     const state = this.#state();
     let retired: FoundPlace | undefined;
-    for (const { pack, birth, frame } of this.#index.find(id)) {
+    for (const { pack, birth, frame, seal } of this.#index.find(id)) {
       if (isDeletedPack(state, pack, birth)) continue;
+      if (how.isOpen === true && seal?.origin.session !== undefined) continue;
       const found = { pack, birth, frame, frameCount: () => this.frameCountOf(pack) };
       if (!state.retired.has(pack)) return found;
       retired = found;
     }
     if (retired !== undefined) return retired;
-    const place = this.#journal.find(id);
+    const place = this.#journal.find(id, how);
     if (place === undefined || place.birth <= state.floor) return undefined;
     if (place.operation !== this.#operation) this.#journal.adopt(place.pack, this.#operation);
     return { ...place, frameCount: () => place.frameCount };

@@ -19,6 +19,8 @@ import type { ChunkerSettings } from "../format/chunker.ts";
 import { boundsOfAverage } from "../format/chunker-reference.ts";
 import { PackBuilder } from "../format/pack-builder.ts";
 import type { SealedPack } from "../format/pack.ts";
+import { chunkIdOf, Sealer } from "../format/seal.ts";
+import type { FrameSealing, SealKeys, SessionKey } from "../format/seal.ts";
 
 /** A chunk that a file must still have, or the resumed read proves nothing. */
 export type ChunkCheck = {
@@ -84,6 +86,9 @@ export type DataPlaneSettings = {
   readonly compressionLevel: number;
 };
 
+/** What an encrypted repository's chunks are named and sealed with, as it crosses threads. */
+export type PlaneSealing = { readonly keys: SealKeys; readonly session: SessionKey };
+
 /** Buffers of packs that wait to be filled again. */
 const SPARE_BUFFER_COUNT_MAX = 4;
 
@@ -130,6 +135,7 @@ export class DataPlaneCore {
   readonly #salt: () => Uint8Array;
   readonly #checks: ContentChecks;
   readonly #slots: Slot[] = [];
+  #sealing: FrameSealing | undefined;
   #builder: PackBuilder;
   /** Buffers of packs that were sent. */
   #spare: Uint8Array<ArrayBuffer>[] = [];
@@ -162,7 +168,7 @@ export class DataPlaneCore {
       taskCount += 1;
       this.#begin(task, batch);
     }
-    hashChunks(slot);
+    hashChunks(slot, this.#idKey);
     return {
       files: batch.files,
       taskCount,
@@ -199,11 +205,20 @@ export class DataPlaneCore {
     if (this.#spare.length < SPARE_BUFFER_COUNT_MAX) this.#spare.push(new Uint8Array(buffer));
   }
 
-  /** Forgets the open file and the open pack, as before the first scan. */
-  reset(): void {
+  /**
+   * Forgets the open file and the open pack, as before the first scan. From then on packs are sealed
+   * as said; a session key is forgotten by the next call.
+   */
+  reset(sealing?: PlaneSealing): void {
     if (this.#open !== undefined) this.#files.close(this.#open.handle);
     this.#open = undefined;
-    if (this.#builder.pendingBytes > 0) this.#builder = this.#openBuilder();
+    const isOther = sealing !== undefined || this.#sealing !== undefined;
+    this.#sealing = sealing && { sealer: new Sealer(sealing.keys), session: sealing.session };
+    if (isOther || this.#builder.pendingBytes > 0) this.#builder = this.#openBuilder();
+  }
+
+  get #idKey(): Uint8Array | undefined {
+    return this.#sealing?.sealer.keys?.idKey;
   }
 
   #openBuilder(): PackBuilder {
@@ -214,6 +229,7 @@ export class DataPlaneCore {
       frameSizeBytes,
       compression: { level: compressionLevel },
       salt: this.#salt,
+      sealing: this.#sealing,
       takeBuffer: (sizeBytes) => this.#takeBuffer(sizeBytes),
     });
   }
@@ -344,7 +360,6 @@ export class DataPlaneCore {
   #isSame(handle: number, task: FileTask, batch: Batch): boolean {
     if (task.resume === undefined || task.resume.checks.length === 0) return false;
     const buffer = batch.slot.chunker.buffer.subarray(batch.slot.filled);
-    const id = new Uint8Array(SHA256_SIZE_BYTES);
     for (const check of task.resume.checks) {
       if (check.length > buffer.length) return false;
       const bytes = buffer.subarray(0, check.length);
@@ -355,8 +370,7 @@ export class DataPlaneCore {
         batch.bytes += count;
       }
       if (isConstant(bytes)) return false;
-      Bun.SHA256.hash(bytes, id);
-      if (Buffer.compare(id, check.id) !== 0) return false;
+      if (Buffer.compare(chunkIdOf(bytes, this.#idKey), check.id) !== 0) return false;
     }
     return true;
   }
@@ -393,13 +407,14 @@ function cut(slot: Slot, start: number, isAtEnd: boolean): number {
   }
 }
 
-function hashChunks(slot: Slot): void {
+function hashChunks(slot: Slot, idKey: Uint8Array | undefined): void {
   const count = slot.lengths.length;
   slot.ids = new Uint8Array(count * SHA256_SIZE_BYTES);
   for (let index = 0; index < count; index++) {
     const offset = slot.offsets[index]!;
     const bytes = slot.chunker.buffer.subarray(offset, offset + slot.lengths[index]!);
-    Bun.SHA256.hash(bytes, idAt(slot.ids, index));
+    if (idKey === undefined) Bun.SHA256.hash(bytes, idAt(slot.ids, index));
+    else slot.ids.set(chunkIdOf(bytes, idKey), index * SHA256_SIZE_BYTES);
   }
 }
 

@@ -84,9 +84,9 @@ export class FileDecider {
 
   /** The list is written again node by node, which enters its nodes as uses, then as it was. */
   async #useTree(content: Extract<StatContent, { form: "tree" }>): Promise<boolean> {
-    const { fetchNode, lookup, putNode } = this.#context;
+    const { fetchNode, lookup, putOpenNode } = this.#context;
     if (lookup.find(fromHex(content.root.id)) === undefined) return false;
-    const copy = new ContentBuilder(putNode);
+    const copy = new ContentBuilder(putOpenNode);
     for await (const records of readTree(content.root, fetchNode, this.#readOptions())) {
       for (const record of records) {
         const chunk = decodeChunkRef(record);
@@ -110,7 +110,7 @@ export class FileDecider {
     if (content.form === "inline") {
       const kept = content.chunks.slice(0, -1);
       if (!isTrusted && !this.#useAll(kept)) return read;
-      const prefix = new ContentBuilder(this.#context.putNode);
+      const prefix = new ContentBuilder(this.#context.putOpenNode);
       for (const chunk of kept) prefix.add(chunk);
       return { how: "read", task, prefix };
     }
@@ -127,9 +127,9 @@ export class FileDecider {
     content: Extract<StatContent, { form: "tree" }>,
     isTrusted: boolean,
   ): Promise<ContentBuilder | undefined> {
-    const { fetchNode, lookup, putNode } = this.#context;
+    const { fetchNode, lookup, putOpenNode } = this.#context;
     if (!isTrusted && lookup.find(fromHex(content.root.id)) === undefined) return undefined;
-    const prefix = new ContentBuilder(putNode);
+    const prefix = new ContentBuilder(putOpenNode);
     for await (const records of readTree(content.root, fetchNode, this.#readOptions())) {
       for (const record of records) {
         if (prefix.chunkCount === content.root.count - 1) break;

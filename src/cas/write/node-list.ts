@@ -5,13 +5,13 @@
  */
 import type { Database } from "bun:sqlite";
 import { AppError } from "../../base/error.ts";
-import { sha256 } from "../../base/hex.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import { guardRead } from "../catalog/catalog.ts";
 import { encodePackUse, packUseKey } from "../format/pack-list.ts";
 import { readBackupUses } from "../clean/pack-uses.ts";
 import type { UseSource } from "../clean/pack-uses.ts";
+import type { Sealer } from "../format/seal.ts";
 import { listedBackups } from "../log/state.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
 import type { StatCache } from "../catalog/stat-cache.ts";
@@ -160,10 +160,12 @@ const SCHEMA = `
 export class ListNodeCache implements UseSource {
   readonly #database: Database;
   readonly #source: UseSource;
+  readonly #sealer: Sealer;
 
-  constructor(catalog: Pick<Catalog, "database">, source: UseSource) {
+  constructor(catalog: Pick<Catalog, "database">, source: UseSource, sealer: Sealer) {
     this.#database = catalog.database;
     this.#source = source;
+    this.#sealer = sealer;
     this.#database.run(SCHEMA);
   }
 
@@ -182,7 +184,7 @@ export class ListNodeCache implements UseSource {
         .query<{ bytes: Uint8Array }, [Uint8Array]>("SELECT bytes FROM list_node WHERE id = ?")
         .get(id),
     );
-    if (row !== null && Buffer.compare(sha256(row.bytes), id) === 0) return row.bytes;
+    if (row !== null && this.#sealer.isChunk(row.bytes, id)) return row.bytes;
     return await this.#source.fetch(id, length, signal);
   }
 

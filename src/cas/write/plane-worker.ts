@@ -66,7 +66,7 @@ function handle(ask: PlaneAsk): Handled {
       mustGetCore().recycle(ask.buffer);
       return { answer: null, transfer: [] };
     case "reset":
-      mustGetCore().reset();
+      mustGetCore().reset(ask.sealing);
       return { answer: null, transfer: [] };
   }
 }

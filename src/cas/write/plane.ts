@@ -11,7 +11,7 @@ import type { BackupSettings } from "./backup-settings.ts";
 import type { ChunkerSettings } from "../format/chunker.ts";
 import type { CheckSource, ContentChecks } from "./content-check.ts";
 import { DataPlaneCore } from "./data-plane.ts";
-import type { DataPlaneSettings, FileTask, ScanResult } from "./data-plane.ts";
+import type { DataPlaneSettings, FileTask, PlaneSealing, ScanResult } from "./data-plane.ts";
 import { decodeDirectory, SALT_SIZE_BYTES } from "../format/pack.ts";
 import type { SealedPack } from "../format/pack.ts";
 
@@ -25,8 +25,11 @@ export interface DataPlane extends AsyncDisposable {
   flush(lane: number): Promise<SealedPack[]>;
   /** Gives the memory of a pack of this plane back; its bytes are gone. */
   recycle(pack: SealedPack): void;
-  /** Forgets open files and open packs of an operation that failed. */
-  reset(): Promise<void>;
+  /**
+   * Forgets open files and open packs of an operation that failed, and how they were sealed; says how
+   * packs are sealed from now on.
+   */
+  reset(sealing?: PlaneSealing): Promise<void>;
 }
 
 /** Opens as many planes as the settings say: `workers` threads, or this one for 0. */
@@ -55,7 +58,7 @@ export function openInlinePlane(
     store: async (_lane, slot, keep) => core.store(slot, keep),
     flush: async () => core.flush(),
     recycle: (pack) => core.recycle(pack.bytes.buffer),
-    reset: async () => core.reset(),
+    reset: async (sealing) => core.reset(sealing),
     [Symbol.asyncDispose]: async () => core.reset(),
   };
 }
@@ -72,9 +75,10 @@ export function openWorkerPlane(
   assert(workerCount >= 1);
   const lanes: (Lane | undefined)[] = Array.from({ length: workerCount }, () => undefined);
   let isClosed = false;
+  let sealed: PlaneSealing | undefined;
   const started = (lane: number): Lane => {
     if (isClosed) throw new AppError("cancelled", "The backup workers were closed.");
-    return (lanes[lane] ??= new Lane(settings, checksModule));
+    return (lanes[lane] ??= new Lane(settings, { checksModule, sealing: sealed }));
   };
   const owners = new WeakMap<SealedPack, Lane>();
   const open = (lane: Lane, sent: readonly SentPack[]): SealedPack[] => {
@@ -95,8 +99,9 @@ export function openWorkerPlane(
     recycle(pack) {
       owners.get(pack)?.recycle(pack.bytes.buffer);
     },
-    async reset() {
-      for (const lane of lanes) await lane?.call({ call: "reset" });
+    async reset(sealing) {
+      sealed = sealing;
+      for (const lane of lanes) await lane?.call(resetAsk(sealing));
     },
     async [Symbol.asyncDispose]() {
       isClosed = true;
@@ -124,13 +129,22 @@ export type PlaneCalls = {
   };
   readonly flush: { readonly ask: object; readonly answer: SentPack[] };
   readonly recycle: { readonly ask: { readonly buffer: ArrayBuffer }; readonly answer: null };
-  readonly reset: { readonly ask: object; readonly answer: null };
+  readonly reset: { readonly ask: { readonly sealing?: PlaneSealing }; readonly answer: null };
 };
 
 /** One message to a worker. */
 export type PlaneAsk = {
   [Call in keyof PlaneCalls]: { readonly call: Call } & PlaneCalls[Call]["ask"];
 }[keyof PlaneCalls];
+
+type LaneBeginning = {
+  readonly checksModule: string | undefined;
+  readonly sealing: PlaneSealing | undefined;
+};
+
+function resetAsk(sealing: PlaneSealing | undefined): Extract<PlaneAsk, { call: "reset" }> {
+  return sealing === undefined ? { call: "reset" } : { call: "reset", sealing };
+}
 
 /** One worker. */
 class Lane {
@@ -139,9 +153,10 @@ class Lane {
     "backup worker",
   );
 
-  constructor(settings: DataPlaneSettings, checksModule: string | undefined) {
+  constructor(settings: DataPlaneSettings, { checksModule, sealing }: LaneBeginning) {
     const module = checksModule === undefined ? {} : { checksModule };
     this.#worker.tell({ call: "open", settings, ...module } satisfies PlaneAsk);
+    if (sealing !== undefined) this.#worker.tell(resetAsk(sealing));
   }
 
   async call<Ask extends PlaneAsk>(ask: Ask): Promise<PlaneCalls[Ask["call"]]["answer"]> {

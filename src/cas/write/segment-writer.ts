@@ -8,11 +8,18 @@ import { AppError } from "../../base/error.ts";
 import { SEGMENT_CHUNK_COUNT } from "./backup-settings.ts";
 import type { EntryBodies } from "../log/entry.ts";
 import { encodeSegment, segmentKey } from "../format/index-segment.ts";
+import type { SegmentPack } from "../format/index-segment.ts";
+import { originsOf } from "../format/seal.ts";
+import { damagedCatalog } from "../catalog/catalog.ts";
+import type { KeyRef } from "../keys/write-session.ts";
 import type { PackJournal } from "../catalog/pack-journal.ts";
 import type { Repository } from "../log/repository.ts";
 
 /** A segment as entries name it. */
 export type SegmentRef = EntryBodies["keep"]["segments"][number];
+
+/** Key objects as entries name them. */
+export type EntryKeys = NonNullable<EntryBodies["keep"]["keys"]>;
 
 /** Writes the segments of one operation. */
 export class SegmentWriter {
@@ -22,6 +29,8 @@ export class SegmentWriter {
   readonly #signal: AbortSignal | undefined;
   /** In the site, and not named by an entry. */
   #unnamed: SegmentRef[] = [];
+  /** Session keys that packs of unnamed segments are under, and the log does not know. */
+  #keys = new Map<string, KeyRef>();
   /** In packs that are in no segment, about. */
   #chunkCount = 0;
 
@@ -40,6 +49,12 @@ export class SegmentWriter {
   /** Segments that the `backup` entry must name. */
   get unnamed(): readonly SegmentRef[] {
     return this.#unnamed;
+  }
+
+  /** Key objects that the `backup` entry must name. */
+  get keys(): readonly KeyRef[] {
+    const { keys } = this.#repository.state;
+    return [...this.#keys.values()].filter(({ id }) => !keys.has(id));
   }
 
   /** Says that a pack with so many chunks was acknowledged. */
@@ -67,7 +82,9 @@ export class SegmentWriter {
     await this.#repository.commit(
       async () => {
         this.throwIfGone();
-        return { kind: "keep", body: { segments } };
+        const { keys } = this;
+        const body = keys.length === 0 ? { segments } : { segments, keys: refsOf(keys) };
+        return { kind: "keep", body };
       },
       { operation: this.#operation, ...this.#call },
     );
@@ -75,6 +92,7 @@ export class SegmentWriter {
     const named = segments.filter(({ id }) => this.#repository.index.hasSegment(id));
     this.#journal.dropSegments(named.map(({ id }) => id));
     this.#unnamed = [];
+    this.#keys.clear();
   }
 
   /** Throws if something that no entry names may be gone. */
@@ -89,6 +107,19 @@ export class SegmentWriter {
       retryable: true,
       context: { reason: "packs-gone", count: packCount },
     });
+  }
+
+  /** A key that nobody knows makes its packs worthless: they are to be sent again. */
+  #noteKeys({ id: pack, frames }: SegmentPack): void {
+    const { keys } = this.#repository.state;
+    for (const { session } of originsOf(frames).origins) {
+      if (session === undefined || keys.has(session) || this.#keys.has(session)) continue;
+      const ref = this.#journal.getKey(session);
+      if (ref === undefined) {
+        throw damagedCatalog(`it has lost the session key ${session} of pack ${pack}`);
+      }
+      this.#keys.set(session, ref);
+    }
   }
 
   get #call(): { readonly signal?: AbortSignal } {
@@ -106,6 +137,7 @@ export class SegmentWriter {
       sha256: segment.id,
       ...this.#call,
     });
+    for (const { pack } of rows) this.#noteKeys(pack);
     const { id, packs, chunks, bytes } = segment;
     this.#journal.setSegment(
       rows.map(({ pack }) => pack.id),
@@ -114,4 +146,9 @@ export class SegmentWriter {
     this.#unnamed.push({ id, birth, sizeBytes: bytes.length, packs, chunks });
     return true;
   }
+}
+
+/** Key objects, copied for an entry. */
+export function refsOf(keys: readonly KeyRef[]): EntryKeys {
+  return keys.map(({ id, birth, recipients }) => ({ id, birth, recipients: [...recipients] }));
 }

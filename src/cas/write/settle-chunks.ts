@@ -4,7 +4,7 @@
  * acknowledged pack, so that a chunk that cannot be read again ends it.
  */
 import { AppError } from "../../base/error.ts";
-import { sha256, toHex } from "../../base/hex.ts";
+import { toHex } from "../../base/hex.ts";
 import { textFromPath } from "../../base/path.ts";
 import type { BackupContext } from "./backup-context.ts";
 import { SETTLE_PAUSE_MS, SETTLE_PAUSE_MS_MAX, SETTLE_WAIT_MS_MAX } from "./backup-settings.ts";
@@ -94,6 +94,7 @@ class Resender {
       frameSizeBytes: settings.frameSizeBytes,
       compression: { level: settings.compressionLevel },
       salt: () => doors.random.bytes(SALT_SIZE_BYTES),
+      sealing: this.#context.sealing,
     });
   }
 }
@@ -113,7 +114,7 @@ function readChunk(context: BackupContext, chunk: ForeignChunk): Uint8Array {
     files.close(handle);
   }
   context.totals.readBytes += filled;
-  if (filled === bytes.length && Buffer.compare(sha256(bytes), chunk.id) === 0) return bytes;
+  if (filled === bytes.length && context.sealer.isChunk(bytes, chunk.id)) return bytes;
   const path = textFromPath(chunk.readPath);
   throw new AppError("incomplete", `${path} changed, and another node did not send a part of it.`, {
     guidance: "Run the backup again.",

@@ -222,7 +222,7 @@ class VolumeWriter {
       new FileRead({
         task,
         nature: this.#volume.nature(entry.path),
-        putNode: this.#context.putNode,
+        putNode: this.#context.putOpenNode,
         ...(prefix === undefined ? {} : { prefix }),
         again: (reader) => this.#pipeline.push(reader),
         done: (file) => this.#finishRead(slot, file),
