@@ -4,6 +4,7 @@
 import { AppError } from "../base/error.ts";
 import type { CleanupReport } from "../cas/clean/cleanup.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import { lockEndText } from "../sites/lock-period.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import type { Client } from "./client.ts";
 import { connect } from "./connect.ts";
@@ -103,6 +104,12 @@ function describe(report: CleanupReport): string {
       ? []
       : [`${would}swept: ${count(report.garbage.objects)} objects, ${size(report.garbage.bytes)}`]),
     ...report.repacks.map((one) => `${would}repacked: ${count(one.from)} packs`),
+    ...(report.locks === undefined
+      ? []
+      : [
+          `${would}locked until ${lockEndText(report.locks.untilMs)}: ` +
+            `${count(report.locks.renewed)} of ${count(report.locks.objects)} objects`,
+        ]),
     ...report.waits.map((wait) => `waits: ${wait}`),
     ...report.alarms.map((alarm) => `ALARM: ${alarm}`),
   ];

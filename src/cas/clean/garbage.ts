@@ -9,12 +9,13 @@ import { parseObjectKey } from "../format/object-name.ts";
 import { packKey } from "../format/pack.ts";
 import { getNamedPack } from "./pack-standing.ts";
 import { RemovalBatches } from "./removal-batches.ts";
+import type { RemovalOptions } from "./removal-batches.ts";
 import type { Repository } from "../log/repository.ts";
 import { birthOfPack, isDeletedPack } from "../log/state.ts";
 import type { RepositoryState } from "../log/state.ts";
 import type { UsedPacks } from "./used-packs.ts";
 
-/** What was removed, and what was not. */
+/** What was removed or must stay until its lock ends, and what was not. */
 export type Removal = {
   objects: number;
   /** Where the size is known. */
@@ -38,18 +39,18 @@ export async function removePacks(
   state: RepositoryState,
   used: UsedPacks,
   packs: Iterable<{ readonly id: string; readonly birth: number; readonly sizeBytes: number }>,
-  signal?: AbortSignal,
+  options: RemovalOptions = {},
 ): Promise<Removal> {
   const removal: Removal = { objects: 0, bytes: 0, alarms: [] };
   if (state.closed !== undefined) return removal;
-  const batches = new RemovalBatches(repository.site, signal);
+  const batches = new RemovalBatches(repository.site, options);
   for (const { id, birth, sizeBytes } of packs) {
     const why = whyNotGarbage(repository, state, used, { id, birth });
     if (why !== undefined) {
       removal.alarms.push(`${packKey(id, birth)} was not removed: ${why}`);
       continue;
     }
-    await batches.add(packKey(id, birth));
+    await batches.add(packKey(id, birth), sizeBytes);
     removal.objects += 1;
     removal.bytes += sizeBytes;
   }
@@ -76,11 +77,10 @@ export async function sweepGarbage(
 }
 
 /** How far a sweep goes. */
-export type SweepOptions = {
+export type SweepOptions = RemovalOptions & {
   readonly packs: boolean;
   /** Counts what would be removed. */
   readonly isDryRun?: boolean;
-  readonly signal?: AbortSignal | undefined;
 };
 
 /** One sweep. Whatever is garbage at its state stays garbage, so the state may grow old. */
@@ -99,7 +99,7 @@ class Sweep {
     this.#used = used;
     this.#options = options;
     this.#state = repository.state;
-    this.#batches = new RemovalBatches(repository.site, options.signal);
+    this.#batches = new RemovalBatches(repository.site, options);
     this.removal = { objects: 0, bytes: 0, alarms: [...used.alarms] };
   }
 
@@ -152,7 +152,7 @@ class Sweep {
   }
 
   async #remove(key: string, sizeBytes: number): Promise<void> {
-    if (this.#options.isDryRun !== true) await this.#batches.add(key);
+    if (this.#options.isDryRun !== true) await this.#batches.add(key, sizeBytes);
     this.removal.objects += 1;
     this.removal.bytes += sizeBytes;
   }

@@ -12,6 +12,7 @@ import type { IndexedPack } from "../catalog/catalog-index.ts";
 import type { EntryDraft } from "../log/entry.ts";
 import { RETIRE_PACK_COUNT_MAX } from "../log/entry.ts";
 import { removePacks } from "./garbage.ts";
+import type { LockedTally } from "./locked-tally.ts";
 import { getNamedPack } from "./pack-standing.ts";
 import { RemovalBatches } from "./removal-batches.ts";
 import type { Repository } from "../log/repository.ts";
@@ -38,6 +39,7 @@ export type PackCleanupOptions = Pick<CleanupPolicy, "undoWindowMs"> & {
   readonly isClockGood: boolean;
   readonly operation: string;
   readonly signal?: AbortSignal | undefined;
+  readonly locked?: LockedTally;
   readonly rules?: CommitRules;
 };
 
@@ -209,13 +211,13 @@ async function removeDeleted(
   found: Deletable,
   total: DeleteTotal,
 ): Promise<void> {
-  const { used, signal, rules = COMMIT_RULES } = options;
+  const { used, signal, locked, rules = COMMIT_RULES } = options;
   const state = await repository.catchUp(signal);
   if (rules.redecide) await used.refresh(state, { signal });
   if (state.closed !== undefined) return;
-  const removal = await removePacks(repository, state, used, found.packs, signal);
+  const removal = await removePacks(repository, state, used, found.packs, { signal, locked });
   total.alarms.push(...removal.alarms);
-  const manifests = new RemovalBatches(repository.site, signal);
+  const manifests = new RemovalBatches(repository.site, { signal, locked });
   for (const { backup, manifest } of found.backups) {
     if (state.backups.get(backup)?.manifest.id === manifest.id) continue;
     await manifests.add(manifestKey(manifest.id, manifest.birth));
