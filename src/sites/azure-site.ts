@@ -15,11 +15,12 @@ import { sha256Hex } from "../base/hex.ts";
 import { Semaphore } from "../base/semaphore.ts";
 import { openAzureService, type AzureAccount } from "./azure-client.ts";
 import { azureError, azureFailure, azurePartError } from "./azure-error.ts";
+import { judgeAzureSettings } from "./azure-inspect.ts";
 import { HttpExchange, readAuthorities } from "./http-exchange.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { isObjectKey, throwIfCancelled } from "./object-key.ts";
 import { parseSitePrefix } from "./site-prefix.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall } from "./site.ts";
+import type { ObjectHead, ObjectRow, Site, SiteCall, SiteFinding } from "./site.ts";
 import type { StorePlace } from "./store-error.ts";
 
 /** Where new objects lie: what is read seldom is cheaper to keep and dearer to read. */
@@ -225,6 +226,24 @@ class AzureSite implements Site {
       }
       continuationToken = page?.continuationToken;
     } while (continuationToken !== undefined && continuationToken !== "");
+  }
+
+  async inspect(options: SiteCall = {}): Promise<readonly SiteFinding[]> {
+    const container = this.#container;
+    const ask = async <T>(work: (how: { abortSignal?: AbortSignal }) => Promise<T>) =>
+      await this.#call(undefined, options, async (signal) => {
+        try {
+          return await work(abortBy(signal));
+        } catch (thrown) {
+          // A token for the container alone may read objects, and not what they lie in.
+          if (azureFailure(thrown).status === 403) return undefined;
+          throw thrown;
+        }
+      });
+    return judgeAzureSettings({
+      account: await ask(async (how) => await container.getAccountInfo(how)),
+      container: await ask(async (how) => await container.getProperties(how)),
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

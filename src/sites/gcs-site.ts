@@ -15,12 +15,13 @@ import { Semaphore } from "../base/semaphore.ts";
 import { openGcsCredentials } from "./gcs-credentials.ts";
 import type { GcsAccount, GcsCredentials } from "./gcs-credentials.ts";
 import { gcsError, gcsFailure, gcsNetworkError } from "./gcs-error.ts";
+import { GCS_BUCKET_FIELDS, judgeGcsBucket } from "./gcs-inspect.ts";
 import { HttpExchange, readAuthorities } from "./http-exchange.ts";
 import type { HttpAnswer, HttpRequest } from "./http-exchange.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { isObjectKey, throwIfCancelled } from "./object-key.ts";
 import { parseSitePrefix } from "./site-prefix.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall } from "./site.ts";
+import type { ObjectHead, ObjectRow, Site, SiteCall, SiteFinding } from "./site.ts";
 import type { StorePlace } from "./store-error.ts";
 
 /** Where new objects lie: what is read seldom is cheaper to keep and dearer to read. */
@@ -223,6 +224,19 @@ class GcsSite implements Site {
       }
       pageToken = page.nextPageToken;
     } while (pageToken !== undefined && pageToken !== "");
+  }
+
+  async inspect(options: SiteCall = {}): Promise<readonly SiteFinding[]> {
+    const request: GcsRequest = {
+      method: "GET",
+      path: `/storage/v1/b/${encodeURIComponent(this.#options.bucket)}`,
+      query: { fields: GCS_BUCKET_FIELDS },
+    };
+    const answer = await this.#call(undefined, request, options, [200, 403]);
+    if (answer.status === 200) return judgeGcsBucket(this.#parse(answer), this.#prefix);
+    return [
+      { level: "warning", what: "the bucket's settings may not be read (storage.buckets.get)" },
+    ];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

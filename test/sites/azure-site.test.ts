@@ -88,6 +88,12 @@ function againstEmulator(real: RealAzure): void {
       for (const site of sites) await site[Symbol.asyncDispose]();
     });
 
+    test("says of a private container that it is sound", async () => {
+      await using site = await openReal(real, {});
+      const findings = await site.inspect!();
+      expect(findings.map(({ level }) => level)).toEqual(["ok", "ok"]);
+    });
+
     test("keeps to its prefix", async () => {
       await using one = await openReal(real, { prefix: "one" });
       await using other = await openReal(real, { prefix: "/one-more/" });
@@ -301,6 +307,18 @@ describe("an Azure site", () => {
     expect(await thrownBy(broken.get("a"))).toMatchObject({ kind: "unavailable", retryable: true });
     raw.stop(true);
     expect(await thrownBy(broken.get("a"))).toMatchObject({ kind: "unavailable", retryable: true });
+  });
+
+  test("tells settings that endanger backups from those that it may not read", async () => {
+    const levelsOf = async (headers: Record<string, string>, status = 200) => {
+      answer = () => new Response(null, { status, headers });
+      return (await site.inspect!()).map(({ level }) => level);
+    };
+    expect(await levelsOf({})).toEqual(["ok", "ok"]);
+    expect(await levelsOf({ "x-ms-is-hns-enabled": "true" })).toEqual(["bad", "ok"]);
+    expect(await levelsOf({ "x-ms-blob-public-access": "blob" })).toEqual(["ok", "bad"]);
+    expect(await levelsOf({ "x-ms-has-legal-hold": "true" })).toEqual(["ok", "warning"]);
+    expect(await levelsOf({}, 403)).toEqual(["warning", "warning"]);
   });
 
   test("gives a request up at its deadline, and at a cancel in its middle", async () => {

@@ -110,6 +110,11 @@ function againstServer(real: RealGcs): void {
       for (const site of sites) await site[Symbol.asyncDispose]();
     });
 
+    test("says of a bucket without rules that it is sound", async () => {
+      await using site = await openReal(real, {});
+      expect((await site.inspect!()).map(({ level }) => level)).toEqual(["ok", "ok"]);
+    });
+
     test("keeps to its prefix, and puts new objects into the class that is asked for", async () => {
       await using one = await openReal(real, { prefix: "one" });
       await using other = await openReal(real, { prefix: "/one-more/", storageClass: "COLDLINE" });
@@ -247,6 +252,31 @@ describe("a GCS site", () => {
   test("cuts the range out itself where a server sends the whole", async () => {
     answer = () => new Response("0123456789");
     expect(await site.get("a", { offset: 2, length: 3 })).toEqual(text("234"));
+  });
+
+  test("tells settings that endanger backups from those that it may not read", async () => {
+    await using prefixed = await openGcsSite({ ...options, prefix: "ours" });
+    const levelsOf = async (bucket: object) => {
+      answer = () => Response.json(bucket);
+      return (await prefixed.inspect!()).map(({ level }) => level);
+    };
+    const rule = (condition: object, action: object = { type: "Delete" }) => ({
+      lifecycle: { rule: [{ action, condition }] },
+    });
+    const move = { type: "SetStorageClass", storageClass: "COLDLINE" };
+    expect(await levelsOf({})).toEqual(["ok", "ok"]);
+    expect(await levelsOf(rule({ age: 30 }))).toEqual(["bad", "ok"]);
+    expect(await levelsOf(rule({ matchesPrefix: ["ours/pack/"] }))).toEqual(["bad", "ok"]);
+    expect(await levelsOf(rule({ matchesPrefix: ["theirs/"] }))).toEqual(["ok", "ok"]);
+    expect(await levelsOf(rule({ isLive: false }))).toEqual(["ok", "ok"]);
+    expect(await levelsOf(rule({ age: 30 }, move))).toEqual(["warning", "ok"]);
+    expect(await levelsOf({ retentionPolicy: { retentionPeriod: "864000" } })).toEqual([
+      "ok",
+      "warning",
+      "ok",
+    ]);
+    answer = () => errorAnswer(403, "forbidden");
+    expect((await prefixed.inspect!()).map(({ level }) => level)).toEqual(["warning"]);
   });
 
   test("gives a request up at its deadline, and at a cancel in its middle", async () => {
