@@ -174,7 +174,7 @@ function convertSites(old: OldFile, notes: string[]): Section[] {
       notes.push(`The storage "${name}" is of a kind that has no equal here.`);
     return site === undefined ? [] : [site];
   });
-  if (sites.some((site) => site["type"] === "s3")) {
+  if (sites.some((site) => site["type"] !== "directory")) {
     notes.push("Keys of buckets are not copied: put them into the variables that `sites` names.");
   }
   const isKnown = sites.some((site) => site["name"] === primary);
@@ -195,10 +195,39 @@ function siteOf(name: string, path: string, old: OldFile): Record<string, unknow
     const directory = old.takeText(`${path}.directory`) ?? "/replace/this";
     return { name, type: "directory", path: `${directory.replace(/\/+$/, "")}/${own}` };
   }
-  if (type !== "s3") return undefined;
   const variable = `ASTACUS_${name.toUpperCase().replaceAll(/[^A-Z0-9]/g, "_")}`;
   const secret = (key: string, suffix: string): object | undefined =>
-    old.takeText(`${path}.${key}`) === undefined ? undefined : { env: `${variable}_${suffix}` };
+    old.take(`${path}.${key}`) === undefined ? undefined : { env: `${variable}_${suffix}` };
+  const proxy = (): string | undefined => proxyOf(path, old);
+  if (type === "google") {
+    old.take(`${path}.project_id`);
+    return {
+      name,
+      type: "gcs",
+      bucket: old.takeText(`${path}.bucket_name`),
+      prefix: own,
+      credentialsFile: old.takeText(`${path}.credential_file`),
+      credentials: secret("credentials", "CREDENTIALS"),
+      proxy: proxy(),
+    };
+  }
+  if (type === "azure") {
+    const host = endpointOf(path, old);
+    const account = old.takeText(`${path}.account_name`);
+    return {
+      name,
+      type: "azure",
+      container: old.takeText(`${path}.bucket_name`),
+      prefix: own,
+      account,
+      // A server of one's own has the account in its path.
+      endpoint: host === undefined ? undefined : `${host}/${account ?? ""}`,
+      accountKey: secret("account_key", "ACCOUNT_KEY"),
+      sasToken: secret("sas_token", "SAS_TOKEN"),
+      proxy: proxy(),
+    };
+  }
+  if (type !== "s3") return undefined;
   const readTimeout = old.takeText(`${path}.read_timeout`);
   return {
     name,
@@ -212,7 +241,7 @@ function siteOf(name: string, path: string, old: OldFile): Record<string, unknow
     secretAccessKey: secret("aws_secret_access_key", "SECRET_ACCESS_KEY"),
     sessionToken: secret("aws_session_token", "SESSION_TOKEN"),
     caFile: old.takeText(`${path}.cert_path`),
-    proxy: proxyOf(path, old),
+    proxy: proxy(),
     requestTimeout: readTimeout === undefined ? undefined : `${readTimeout}s`,
   };
 }

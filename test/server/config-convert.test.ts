@@ -127,6 +127,30 @@ describe("a file of the original", () => {
     expect(text).toContain("primary: a.b\n");
   });
 
+  test("keeps storages in Google's and Microsoft's clouds, and none of their keys", () => {
+    const { text, notes } = convertConfig(`
+coordinator: {plugin: files}
+object_storage:
+  default_storage: g
+  storages:
+    g: {storage_type: google, project_id: p, bucket_name: bucket, credential_file: /k.json}
+    h: {storage_type: google, project_id: p, bucket_name: bucket, credentials: {private_key: hunter2}}
+    z: {storage_type: azure, account_name: acc, account_key: hunter2, bucket_name: box, prefix: x}
+`);
+    expect(text).toContain(
+      "- name: g\n    type: gcs\n    bucket: bucket\n    prefix: repository\n",
+    );
+    expect(text).toContain("credentialsFile: /k.json\n");
+    expect(text).toContain("credentials:\n      env: ASTACUS_H_CREDENTIALS\n");
+    expect(text).toContain(
+      "type: azure\n    container: box\n    prefix: x/repository\n    account: acc\n",
+    );
+    expect(text).toContain("accountKey:\n      env: ASTACUS_Z_ACCOUNT_KEY\n");
+    expect(text).not.toContain("hunter2");
+    expect(notes.join()).not.toContain("is gone");
+    parse(text);
+  });
+
   test("with the m3db plugin keeps environment and etcd", () => {
     const plugin = "{etcd_url: 'http://etcd:2379/v3beta', environment: e, placement_nodes: [{}]}";
     const { text, notes } = convertConfig(
