@@ -52,6 +52,7 @@ export function createProgram(terminal: Terminal, end: (code: CommandEnd) => voi
   addBackups(program, act);
   addRestore(program, act);
   addMaintenance(program, act);
+  addSites(program, act);
   addOperations(program, act);
   addConfiguration(program, act);
   return program;
@@ -154,6 +155,21 @@ function addMaintenance(program: Command, act: Acting): void {
     .option("--deep", "read and check every byte, and what the database itself can check")
     .option("--database", "ask the running database instead, after a restore (needs a server)")
     .action(act(async () => (await import("./command-verify.ts")).verify));
+}
+
+function addSites(program: Command, act: Acting): void {
+  program
+    .command("migrate")
+    .description("move backups to another site and make it the primary, while backups go on")
+    .requiredOption("--from <site>", "the site that they are on")
+    .requiredOption("--to <site>", "the site that they go to; `astacus site init` makes one")
+    .option("--backups <names...>", "only these, names or ids")
+    .option("--since <when>", "only those since a date, or of the last e.g. 30d")
+    .option("--plan", "show what it would do, and do nothing")
+    .option("--yes", "do not ask")
+    .option("--undo", "bring back what the first site lacks, and make it the primary again")
+    .option("--no-switch", "copy, and leave the primary where it is")
+    .action(act(async () => (await import("./command-migrate.ts")).migrate));
 }
 
 function addOperations(program: Command, act: Acting): void {

@@ -48,7 +48,8 @@ export function describeProgress(
   const isKnown = bytesTotal !== undefined && bytesTotal >= bytes;
   const parts = [
     isKnown ? `${size(bytes)} of ${size(bytesTotal)}` : size(bytes),
-    `${count(files)} files`,
+    // Objects are copied without a look at the files in them.
+    ...(files > 0 || bytes === 0 ? [`${count(files)} files`] : []),
     ...(storedBytes > 0 ? [`${size(storedBytes)} sent`] : []),
     ...(rate > 0 ? [`${size(Math.round(rate))}/s`] : []),
   ];

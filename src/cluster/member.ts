@@ -26,6 +26,10 @@ import type { MemberConfig } from "./member-config.ts";
 import { syncMirrors } from "./mirror-operation.ts";
 import { promoteSite } from "./promote-operation.ts";
 import { handleClaimCall } from "./claim-calls.ts";
+import { copyPacks } from "./copy-packs.ts";
+import { runMigration } from "./migrate-operation.ts";
+import type { MigrateRequest, MigrationPlan } from "./migrate-plan.ts";
+import { planMigration } from "./migrate-plan.ts";
 import type { NodeAddress } from "./network.ts";
 import { openScrubber, runScrubOperation } from "./node-scrub.ts";
 import type { ScrubRequest } from "./node-scrub.ts";
@@ -90,6 +94,7 @@ export class Member implements AsyncDisposable {
       clock: doors.clock,
       random: doors.random,
       coordinator: config.node,
+      sites: () => sites.configured,
     });
     this.#parts = {
       config,
@@ -231,6 +236,20 @@ export class Member implements AsyncDisposable {
     );
   }
 
+  /** What a migration from one site to another would do; changes nothing. */
+  async planMigration(request: MigrateRequest, signal: AbortSignal): Promise<MigrationPlan> {
+    return await planMigration(this.#parts, request, signal);
+  }
+
+  /** Brings the backups of one site to another and makes it the primary; see migrate-operation.ts. */
+  startMigration(request: MigrateRequest): OperationRecord {
+    this.#mustNotMigrate();
+    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    return this.operations.start("migrate", journaled, async (context) => {
+      return (await runMigration(this.#parts, context, request)) as unknown as JsonValue;
+    });
+  }
+
   /** Forgets (`delete`), brings back (`undelete`), pins or unpins backups by name or id. */
   startMark(
     kind: "delete" | "undelete" | "pin" | "unpin",
@@ -316,6 +335,8 @@ export class Member implements AsyncDisposable {
       }
       case "scrub":
         return this.scrubber.answer() as unknown as JsonValue;
+      case "copy-packs":
+        return await copyPacks(this.sites, body, options);
       case "claim":
       case "settle":
       case "resolve":
@@ -357,6 +378,18 @@ export class Member implements AsyncDisposable {
     throw new AppError("conflict", `A ${other.kind} is running (operation ${other.id}).`, {
       guidance: `Wait for it, or stop it with \`astacus cancel ${other.id}\`; then start the ${kind}.`,
       context: { reason: "lease-held", operation: other.id },
+    });
+  }
+
+  /** Two at once do no harm, and on one node no good. */
+  #mustNotMigrate(): void {
+    const other = this.operations
+      .running()
+      .find(({ kind }) => kind === "migrate" || kind === "retire");
+    if (other === undefined) return;
+    throw new AppError("conflict", `A ${other.kind} is running (operation ${other.id}).`, {
+      guidance: `\`astacus status\` shows how far it is; \`astacus cancel ${other.id}\` stops it.`,
+      context: { operation: other.id },
     });
   }
 

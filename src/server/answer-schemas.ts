@@ -73,6 +73,9 @@ export const progressSchema: z.ZodType<OperationProgress> = z.looseObject({
 
 const jsonValue = z.json();
 
+/** An amount of money. */
+export const money = z.strictObject({ amount: count, currency: z.string() });
+
 /** One operation. */
 export const operationSchema: z.ZodType<OperationRecord> = z.strictObject({
   id: z.string().regex(/^[0-9a-f]{32}$/),

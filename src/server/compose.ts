@@ -96,6 +96,9 @@ function configuredSite(
     name: config.name,
     firstRole: config.role ?? (index === 0 ? "primary" : "mirror"),
     ...(config.retention === undefined ? {} : { retention: config.retention }),
+    ...(config.prices === undefined ? {} : { prices: config.prices }),
+    ...(config.limits === undefined ? {} : { limits: config.limits }),
+    usage: () => counters.get(config.name),
     async open() {
       const opened = await openSite(config, doors, { proveNow: true });
       counters.set(config.name, opened.counters);

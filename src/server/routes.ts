@@ -5,6 +5,7 @@ import type { Route } from "./route.ts";
 import { downloadArchive } from "./routes-archive.ts";
 import * as backups from "./routes-backups.ts";
 import { startCleanup, startVerification } from "./routes-maintenance.ts";
+import { planMigration, startMigration } from "./routes-migrations.ts";
 import { callNodeMethod } from "./routes-node.ts";
 import * as operations from "./routes-operations.ts";
 import { planRestore, startRestore } from "./routes-restores.ts";
@@ -25,6 +26,8 @@ export const ROUTES: readonly Route[] = [
   startRestore,
   startCleanup,
   startVerification,
+  planMigration,
+  startMigration,
   operations.listOperations,
   operations.getOperation,
   operations.watchOperation,

@@ -19,6 +19,8 @@ export type NodeApi = Pick<
   | "startRestore"
   | "startCleanup"
   | "startVerify"
+  | "planMigration"
+  | "startMigration"
   | "startMark"
   | "listBackups"
   | "showBackup"

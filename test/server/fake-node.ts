@@ -89,6 +89,26 @@ export function createFakeNode(): FakeNode {
     startCleanup: (request) => start("cleanup", request),
     startVerify: (request) => start("verify", request),
     startMark: (kind, request) => start(kind, request),
+    startMigration: (request) => start("migrate", request),
+    planMigration: async (request) => {
+      calls.push({ method: "plan", request });
+      const site = (name: string) => ({ id: name, name, location: `memory:${name}` });
+      return {
+        from: site(request.from),
+        to: site(request.to),
+        switches: true,
+        isSwitched: false,
+        isPartial: false,
+        backups: [{ id: BACKUP.id, name: BACKUP.name, state: "copy", packs: 3, bytes: 1000 }],
+        copies: 1,
+        present: 0,
+        packs: 3,
+        bytes: 1000,
+        usage: [],
+        nodes: [{ name: "a", helps: true }],
+        refusals: [],
+      };
+    },
     planRestore: async (request) => {
       calls.push({ method: "plan", request });
       const totals = {

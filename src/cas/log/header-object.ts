@@ -121,7 +121,7 @@ function missingHeader(site: Site): AppError {
     guidance:
       "Is the directory mounted, and the bucket and prefix the right one? If there never was a " +
       "repository here, make one with `astacus site init`.",
-    context: { site: site.name, location: site.location },
+    context: { site: site.name, location: site.location, reason: "no-repository" },
   });
 }
 
