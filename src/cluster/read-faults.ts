@@ -26,11 +26,17 @@ export class ReadFaults {
     return this.#counts;
   }
 
-  /** Counts a fault of the site with this id. */
-  note(site: string, { site: name, kind, pack, manifest }: ReadFault): void {
-    const counts = this.#counts.get(name) ?? { ...NOTHING };
+  /** Counts a fault. */
+  count({ site, kind }: ReadFault): void {
+    const counts = this.#counts.get(site) ?? { ...NOTHING };
     counts[kind] += 1;
-    this.#counts.set(name, counts);
+    this.#counts.set(site, counts);
+  }
+
+  /** Counts a fault of the site with this id, and remembers it for repair. */
+  note(site: string, fault: ReadFault): void {
+    this.count(fault);
+    const { kind, pack, manifest } = fault;
     if (kind === "unavailable" || kind === "slow") return;
     if (pack !== undefined) this.#remember({ site, kind: "pack", id: pack });
     if (manifest !== undefined) this.#remember({ site, kind: "manifest", id: manifest });

@@ -25,7 +25,7 @@ import { bestOf, planRoles } from "./site-roles.ts";
 import { SiteSources } from "./site-sources.ts";
 import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite, Readable, SeenSite, SitesNow, SiteView } from "./site-views.ts";
-import { byFreshness, viewSites } from "./site-views.ts";
+import { byFreshness, nextToRead, viewSites } from "./site-views.ts";
 import { within } from "./within.ts";
 
 /** A site that the configuration names. */
@@ -60,8 +60,8 @@ export type SiteSetOptions = {
 const LOOK_TIMEOUT_MS = 5_000;
 /** A site that did not answer is not asked again for a list within this time. */
 const FAILURE_KEPT_MS = 15_000;
-/** How old the last look may be that tells where to read on. */
-const NEXT_LOOK_MS = 60_000;
+/** How old the last look may be that tells where to read on, and what is there. */
+const NEXT_LOOK_MS = 1_000;
 
 type Slot = {
   readonly configured: ConfiguredSite;
@@ -95,12 +95,13 @@ export class SiteSet implements AsyncDisposable {
     }));
     this.#catalogs = new SiteCatalogs(options.doors.databases, options.dataFolder);
     const { concurrency, decode, doors } = options;
+    const looked = () => this.look(this.#stop.signal, { maxAgeMs: NEXT_LOOK_MS });
     this.sources = new SiteSources({
       clock: doors.clock,
       concurrency,
       ...(decode === undefined ? {} : { decode }),
       faults: this.faults,
-      next: this.#slots.length === 1 ? undefined : (used) => this.#nextToRead(used),
+      next: this.#slots.length === 1 ? undefined : async (used) => nextToRead(await looked(), used),
     });
   }
 
@@ -371,17 +372,6 @@ export class SiteSet implements AsyncDisposable {
     const { site: id } = found.header;
     slot.open = { name, id, repository, catalog, openSource, readManifest: read };
     return slot.open;
-  }
-
-  /** The best site that answers, for what other sites did not give. */
-  async #nextToRead(used: ReadonlySet<string>): Promise<OpenSite | undefined> {
-    const now = await this.look(this.#stop.signal, { maxAgeMs: NEXT_LOOK_MS });
-    return now.sites
-      .filter(({ name, open }) => open !== undefined && !used.has(name))
-      .toSorted(
-        (a, b) => Number(b.role === "primary") - Number(a.role === "primary") || byFreshness(a, b),
-      )
-      .at(0)?.open;
   }
 
   #viewOf(errors: readonly (AppError | undefined)[]): SitesNow {

@@ -106,7 +106,11 @@ export class SiteSources {
       concurrency,
       cacheBytes: SOURCE_CACHE_BYTES,
       ...(decode === undefined ? {} : { decode }),
-      onFault: (fault) => faults.note(repository.header.site, fault),
+      // Who reads one site alone has a report of its own.
+      onFault: (fault) => {
+        if (how.alone === true) faults.count(fault);
+        else faults.note(repository.header.site, fault);
+      },
       ...(isAlone ? {} : { failover: { next: openNext, clock } }),
     });
   }

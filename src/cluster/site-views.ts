@@ -121,6 +121,15 @@ function roleNow(
   return site.firstRole === "archive" ? "archive" : "mirror";
 }
 
+/** The best site that answers, for what these others did not give. */
+export function nextToRead({ sites }: SitesNow, used: ReadonlySet<string>): OpenSite | undefined {
+  const isPrimary = ({ role }: SiteView): number => Number(role === "primary");
+  return sites
+    .filter(({ name, open }) => open !== undefined && !used.has(name))
+    .toSorted((a, b) => isPrimary(b) - isPrimary(a) || byFreshness(a, b))
+    .at(0)?.open;
+}
+
 /** Mirrors before archives, then whoever has the newest backup. */
 export function byFreshness(a: SiteView, b: SiteView): number {
   const rank = ({ role }: SiteView): number => (role === "archive" || role === "closed" ? 1 : 0);

@@ -31,6 +31,7 @@ export type VerifyRequest = {
 /** What a verification says: of the state after a repair, if there was one. */
 export type VerifyResult = VerifyReport & {
   readonly site: string;
+  /** One after another, since what is mended may show what is wrong behind it. */
   readonly repairs?: readonly SiteRepair[];
 };
 
@@ -51,14 +52,16 @@ export async function runVerifyOperation(
     await repository.rebuildIndex(signal);
     report = await verifySite(parts, context, request);
   }
-  let repairs: readonly SiteRepair[] | undefined;
-  if (!report.ok && request.repair === true) {
+  const repairs: SiteRepair[] = [];
+  while (!report.ok && request.repair === true) {
     context.progress({ phase: "repair" });
     const how = { operation: context.id, signal };
-    repairs = await repairFaults(parts.sites, faultsOf(site.id, report.problems), how);
-    for (const repair of repairs) context.say(describeRepair(repair));
-    const isChanged = repairs.some(({ repaired }) => repaired > 0);
-    if (isChanged) report = await verifySite(parts, context, request);
+    const done = await repairFaults(parts.sites, faultsOf(site.id, report.problems), how);
+    for (const repair of done) context.say(describeRepair(repair));
+    repairs.push(...done);
+    if (!done.some(({ repaired }) => repaired > 0)) break;
+    // What can be read again may show what else is wrong behind it.
+    report = await verifySite(parts, context, request);
   }
   const proved = await verifyShares(report, {
     repository,
@@ -70,7 +73,7 @@ export async function runVerifyOperation(
   const result: VerifyResult = {
     ...proved,
     site: site.name,
-    ...(repairs === undefined ? {} : { repairs }),
+    ...(request.repair === true ? { repairs } : {}),
   };
   return result as unknown as JsonValue;
 }

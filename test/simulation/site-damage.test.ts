@@ -1,0 +1,196 @@
+/**
+ * Damage at the primary while a mirror is good, over real members in a simulated world: a restore is
+ * byte for byte right, what was bad is repaired under a new birth, and a deep look finds nothing then.
+ */
+import { describe, expect, test } from "bun:test";
+import { makeFolders, removeFolder } from "../../src/base/folders.ts";
+import type { BackupResult } from "../../src/cluster/backup-operation.ts";
+import type { OperationRecord } from "../../src/cluster/operations.ts";
+import type { RestoreResult } from "../../src/cluster/restore-operation.ts";
+import type { ScrubReport } from "../../src/cluster/scrub.ts";
+import type { VerifyResult } from "../../src/cluster/verify-operation.ts";
+import { changeFiles, differences, readTree } from "./cluster-data.ts";
+import type { Shade } from "./shaded-site.ts";
+import { SimulatedCluster } from "./simulated-cluster.ts";
+import type { SimulatedNode } from "./simulated-node.ts";
+import { PRODUCT_ROOT } from "./simulated-node.ts";
+import type { SimulatedStore } from "./simulated-store.ts";
+
+const SHADES: Readonly<Record<string, Shade>> = {
+  lost: { kind: "hidden" },
+  torn: { kind: "torn" },
+  flipped: { kind: "flipped", bit: 12_345 },
+};
+
+describe("a restore goes on at the mirror and mends the primary where objects are", () => {
+  for (const [name, shade] of Object.entries(SHADES)) {
+    test(name, async () => {
+      const { cluster, trees } = await backedUp();
+      const count = shadeAll(cluster.store, shade);
+      wipe(cluster);
+      const result = await restore(cluster);
+      expectTrees(cluster, trees);
+      expect(result.faults).toBeGreaterThan(0);
+      expect(result.repairs).toMatchObject([{ site: "store", sound: 0, left: [] }]);
+      const repaired = result.repairs[0]?.repaired ?? 0;
+      expect(repaired).toBe(result.faults);
+      // A restore meets what it needs; lists and whatever it did not read are found by a verification.
+      expect(repaired).toBeLessThanOrEqual(count);
+      const verified = await verify(cluster, { deep: true, repair: true });
+      expect(verified).toMatchObject({ ok: true, problems: [] });
+      expect(await verify(cluster, { deep: true })).toMatchObject({ ok: true, site: "store" });
+      // It stands on its own again, whatever becomes of the mirror.
+      cluster.stores.get("east")!.isDown = true;
+      wipe(cluster);
+      expect(await restore(cluster)).toMatchObject({ faults: 0, repairs: [] });
+      expectTrees(cluster, trees);
+    });
+  }
+
+  test("not to be read, which is no damage", async () => {
+    for (const kind of ["failing", "silent"] as const) {
+      const { cluster, trees } = await backedUp();
+      shadeAll(cluster.store, { kind });
+      wipe(cluster);
+      expect(await restore(cluster)).toMatchObject({ faults: 0, repairs: [] });
+      expectTrees(cluster, trees);
+      const counts = cluster.nodes.map(({ member }) => member.sites.faults.counts.get("store"));
+      const what = kind === "failing" ? "unavailable" : "slow";
+      expect(counts.some((one) => (one?.[what] ?? 0) > 0)).toBe(true);
+      cluster.store.shades.clear();
+      expect(await verify(cluster, { deep: true })).toMatchObject({ ok: true });
+    }
+  });
+});
+
+test("a verification looks at its site alone, and repairs only if asked", async () => {
+  const { cluster } = await backedUp();
+  const count = shadeAll(cluster.store, { kind: "hidden" });
+  const bad = await verify(cluster, { deep: true });
+  expect(bad.ok).toBe(false);
+  expect(bad.repairs).toBeUndefined();
+  expect(await verify(cluster, { deep: true, site: "east" })).toMatchObject({
+    ok: true,
+    site: "east",
+  });
+  const mended = await verify(cluster, { deep: true, repair: true });
+  expect(mended.ok).toBe(true);
+  const { repairs = [] } = mended;
+  expect(repairs.every(({ site, left }) => site === "store" && left.length === 0)).toBe(true);
+  expect(repairs.reduce((sum, { repaired }) => sum + repaired, 0)).toBe(count);
+});
+
+test("what no site has whole stays, is said, and is never restored wrongly", async () => {
+  const { cluster } = await backedUp();
+  for (const store of cluster.stores.values()) shadeAll(store, SHADES["flipped"]!);
+  change(cluster);
+  const record = await run(cluster, (node) => node.member.startRestore({ backup: "one" }));
+  expect(record).toMatchObject({ state: "failed", error: { kind: "damaged" } });
+  const report = await verify(cluster, { deep: true, repair: true });
+  expect(report.ok).toBe(false);
+  expect(report.repairs?.[0]?.left.length).toBeGreaterThan(0);
+  expect(report.repairs?.[0]?.left[0]?.why).toContain("no other site");
+});
+
+test("a damaged mirror is mended from the primary by scrubbing", async () => {
+  const { cluster } = await backedUp();
+  const east = cluster.stores.get("east")!;
+  const key = [...east.objects.keys()].find((one) => one.startsWith("pack/"))!;
+  east.shades.set(key, SHADES["flipped"]!);
+  const { ok, sites } = await scrub(cluster);
+  expect(ok).toBe(false);
+  expect(sites).toMatchObject([
+    { site: "store", ok: true },
+    { site: "east", ok: false, problems: [{ object: key }], repaired: 1 },
+  ]);
+  expect(await scrub(cluster)).toMatchObject({ ok: true });
+  const [row] = await cluster.clock.run(cluster.nodes[0]!.member.listBackups());
+  expect(row?.provedAt).toBeString();
+});
+
+test("a backup goes on where the lists of the last one are damaged, and they are read elsewhere", async () => {
+  const { cluster } = await backedUp();
+  shadeAll(cluster.store, { kind: "hidden" });
+  change(cluster);
+  const record = await run(cluster, (node) => node.member.startBackup({ name: "two" }));
+  expect(record.error).toBeUndefined();
+  const verified = await verify(cluster, { deep: true, repair: true });
+  expect(verified).toMatchObject({ ok: true });
+  const trees = treesOf(cluster);
+  wipe(cluster);
+  await restore(cluster, "two");
+  expectTrees(cluster, trees);
+});
+
+type Trees = ReadonlyMap<string, ReturnType<typeof readTree>>;
+
+async function backedUp(): Promise<{ cluster: SimulatedCluster; trees: Trees }> {
+  const options = { seed: 7, nodeCount: 2, product: "files", mirrors: ["east"] } as const;
+  const cluster = await SimulatedCluster.create(options);
+  for (let count = 0; count < 4; count += 1) change(cluster);
+  await cluster.clock.pass(5_000);
+  const record = await run(cluster, (node) => node.member.startBackup({ name: "one" }));
+  expect(record.error).toBeUndefined();
+  const { mirrors } = record.result as unknown as BackupResult;
+  expect(mirrors).toMatchObject([{ site: "east", state: "acknowledged" }]);
+  return { cluster, trees: treesOf(cluster) };
+}
+
+/** Harms all packs and manifests of a store; how many they are. */
+function shadeAll(store: SimulatedStore, shade: Shade): number {
+  const keys = [...store.objects.keys()].filter((key) => /^(pack|manifest)\//.test(key));
+  for (const key of keys) store.shades.set(key, shade);
+  return keys.length;
+}
+
+function change(cluster: SimulatedCluster): void {
+  for (const { files } of cluster.nodes) changeFiles(files, PRODUCT_ROOT, cluster.random);
+}
+
+/** Nothing is left of the data. */
+function wipe(cluster: SimulatedCluster): void {
+  for (const { files } of cluster.nodes) {
+    removeFolder(files, PRODUCT_ROOT);
+    makeFolders(files, PRODUCT_ROOT);
+  }
+}
+
+function treesOf(cluster: SimulatedCluster): Trees {
+  return new Map(cluster.nodes.map(({ name, files }) => [name, readTree(files, PRODUCT_ROOT)]));
+}
+
+function expectTrees(cluster: SimulatedCluster, trees: Trees): void {
+  for (const [name, tree] of treesOf(cluster)) {
+    expect(tree.size).toBeGreaterThan(0);
+    expect(differences(trees.get(name)!, tree)).toEqual([]);
+  }
+}
+
+async function run(
+  cluster: SimulatedCluster,
+  begin: (node: SimulatedNode) => OperationRecord,
+): Promise<OperationRecord> {
+  const node = cluster.nodes[0]!;
+  return (await cluster.end(node, begin(node)))!;
+}
+
+async function restore(cluster: SimulatedCluster, backup = "one"): Promise<RestoreResult> {
+  const record = await run(cluster, (node) => node.member.startRestore({ backup }));
+  expect(record.error).toBeUndefined();
+  return record.result as unknown as RestoreResult;
+}
+
+async function verify(
+  cluster: SimulatedCluster,
+  request: { readonly deep: boolean; readonly repair?: boolean; readonly site?: string },
+): Promise<VerifyResult> {
+  const record = await run(cluster, (node) => node.member.startVerify(request));
+  expect(record.error).toBeUndefined();
+  return record.result as unknown as VerifyResult;
+}
+
+async function scrub(cluster: SimulatedCluster): Promise<{ ok: boolean; sites: ScrubReport[] }> {
+  const record = await run(cluster, (node) => node.member.startScrub());
+  expect(record.error).toBeUndefined();
+  return record.result as unknown as { ok: boolean; sites: ScrubReport[] };
+}
