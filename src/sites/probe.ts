@@ -114,8 +114,9 @@ async function mustHold(
 function notAtomic(site: Site, what: string): AppError {
   return new AppError("refused", `${site.location} does not create objects atomically: ${what}.`, {
     guidance:
-      "Use a store that honours If-None-Match (or a file system with hard links); two writers " +
-      "on this one could overwrite each other's backups.",
+      "Use a store that honours If-None-Match (or a file system with hard links; Google Cloud " +
+      "Storage as type gcs): two writers on this one could overwrite each other's backups. If there " +
+      "is only ever one, `unsafeCreate: single-writer` accepts that.",
     context: { site: site.name },
   });
 }

@@ -238,10 +238,13 @@ export class Rig implements AsyncDisposable {
   }
 
   /** The records of a volume with the contents of its files, read with an empty catalog. */
-  async read(root: TreeRoot): Promise<Map<string, FileRecord & { bytes?: Buffer }>> {
+  async read(
+    root: TreeRoot,
+    site: Site = this.site,
+  ): Promise<Map<string, FileRecord & { bytes?: Buffer }>> {
     using catalog = Catalog.open(realDatabases, ":memory:");
     const repository = await Repository.open({
-      site: this.site,
+      site,
       catalog,
       node: "reader",
       readOnly: true,
