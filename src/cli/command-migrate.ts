@@ -7,6 +7,7 @@ import { AppError } from "../base/error.ts";
 import { DURATION_EXPECTED, parseDuration } from "../base/units.ts";
 import type { MigrationResult } from "../cluster/migrate-operation.ts";
 import type { MigrateRequest, MigrationPlan } from "../cluster/migrate-plan.ts";
+import type { RetireResult } from "../cluster/migrate-retire.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
@@ -48,11 +49,32 @@ export async function migrate(run: CommandRun, own: MigrateOptions): Promise<Com
         context: { reason: "plan-refused" },
       });
     }
-    await mustAgree(run);
+    await mustAgree(run, "Migrate?");
   }
   const record = await client.post<OperationRecord>("/v1/migrations", request);
   return await finish(run, client, record, {
     text: (result, ended) => describe(result as MigrationResult, ended),
+  });
+}
+
+/** Ends a site. */
+export async function retire(
+  run: CommandRun,
+  site: string,
+  own: { readonly yes?: boolean },
+): Promise<CommandEnd> {
+  const client = await connect(run);
+  if (own.yes !== true) {
+    run.terminal.say(
+      `Every pack of ${site} is read on the other sites and checked; then its log ends for good.\n` +
+        "Nothing is removed from it. What is not proved elsewhere is named, and then nothing ends.",
+    );
+    await mustAgree(run, `Retire ${site}?`);
+  }
+  const path = `/v1/sites/${encodeURIComponent(site)}/retire`;
+  const record = await client.post<OperationRecord>(path);
+  return await finish(run, client, record, {
+    text: (result, ended) => describeEnd(result as RetireResult, ended),
   });
 }
 
@@ -68,14 +90,14 @@ export function requestOf(own: MigrateOptions, nowMs: number): MigrateRequest {
   };
 }
 
-async function mustAgree(run: CommandRun): Promise<void> {
+async function mustAgree(run: CommandRun, question: string): Promise<void> {
   if (!run.terminal.canAsk) {
-    throw new AppError("refused", "A migration needs --yes where nobody can be asked.", {
-      guidance: "The plan stands above; --plan shows it alone. Nothing was changed.",
+    throw new AppError("refused", "This needs --yes where nobody can be asked.", {
+      guidance: "What it would do stands above. Nothing was changed.",
       context: { reason: "needs-yes" },
     });
   }
-  if (await run.terminal.ask("Migrate?")) return;
+  if (await run.terminal.ask(question)) return;
   throw new AppError("refused", "Nothing was done.", { context: { reason: "not-agreed" } });
 }
 
@@ -93,6 +115,18 @@ function durationOf(text: string): number {
   } catch {
     return Number.NaN;
   }
+}
+
+function describeEnd(result: RetireResult, record: OperationRecord): string {
+  const { site, successor, backups, packs, bytes, copied } = result;
+  return renderPairs([
+    ["retired", `${site.name} at ${site.location}`],
+    ["proved", `${count(backups)} backups, ${count(packs)} packs (${size(bytes)}), elsewhere`],
+    ...(copied.length === 0 ? [] : [["copied", copied.join(", ")] as const]),
+    ["primary", `${successor.name} at ${successor.location}`],
+    ["next", `take ${site.name} out of the configuration; then its objects may be removed`],
+    ["took", between(record.started, record.ended ?? record.started)],
+  ]);
 }
 
 function describe(result: MigrationResult, record: OperationRecord): string {

@@ -216,6 +216,12 @@ function addConfiguration(program: Command, act: Acting): void {
     .option("--site <name>", "which one; the primary if left out")
     .action(act(async () => (await import("./command-site.ts")).init));
   site
+    .command("retire")
+    .argument("<site>", "which one")
+    .description("end a site, when all that it holds is proved to be elsewhere, byte by byte")
+    .option("--yes", "do not ask")
+    .action(act(async () => (await import("./command-migrate.ts")).retire));
+  site
     .command("check")
     .description("try a site (-c FILE): create, race, read, list, remove")
     .option("--site <name>", "which one; the primary if left out")

@@ -30,6 +30,8 @@ import { copyPacks } from "./copy-packs.ts";
 import { runMigration } from "./migrate-operation.ts";
 import type { MigrateRequest, MigrationPlan } from "./migrate-plan.ts";
 import { planMigration } from "./migrate-plan.ts";
+import type { RetireRequest } from "./migrate-retire.ts";
+import { runRetirement } from "./migrate-retire.ts";
 import type { NodeAddress } from "./network.ts";
 import { openScrubber, runScrubOperation } from "./node-scrub.ts";
 import type { ScrubRequest } from "./node-scrub.ts";
@@ -247,6 +249,14 @@ export class Member implements AsyncDisposable {
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
     return this.operations.start("migrate", journaled, async (context) => {
       return (await runMigration(this.#parts, context, request)) as unknown as JsonValue;
+    });
+  }
+
+  /** Ends the log of a site when all that it holds is proved elsewhere; see migrate-retire.ts. */
+  startRetirement(request: RetireRequest): OperationRecord {
+    this.#mustNotMigrate();
+    return this.operations.start("retire", { ...request }, async (context) => {
+      return (await runRetirement(this.#parts, context, request)) as unknown as JsonValue;
     });
   }
 

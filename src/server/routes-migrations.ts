@@ -63,6 +63,19 @@ export const planMigration = defineRoute({
   },
 });
 
+/** POST /v1/sites/:name/retire */
+export const retireSite = defineRoute({
+  method: "POST",
+  path: "/v1/sites/:name/retire",
+  summary: "Ends a site: all that it holds is proved elsewhere, or it is refused",
+  access: "admin",
+  body: z.strictObject({}),
+  answer: operationSchema,
+  status: 202,
+  run: ({ context, parameters }) =>
+    context.start((node) => node.startRetirement({ site: siteName.parse(parameters["name"]) })),
+});
+
 /** POST /v1/migrations */
 export const startMigration = defineRoute({
   method: "POST",

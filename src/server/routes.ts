@@ -5,7 +5,7 @@ import type { Route } from "./route.ts";
 import { downloadArchive } from "./routes-archive.ts";
 import * as backups from "./routes-backups.ts";
 import { startCleanup, startVerification } from "./routes-maintenance.ts";
-import { planMigration, startMigration } from "./routes-migrations.ts";
+import { planMigration, retireSite, startMigration } from "./routes-migrations.ts";
 import { callNodeMethod } from "./routes-node.ts";
 import * as operations from "./routes-operations.ts";
 import { planRestore, startRestore } from "./routes-restores.ts";
@@ -28,6 +28,7 @@ export const ROUTES: readonly Route[] = [
   startVerification,
   planMigration,
   startMigration,
+  retireSite,
   operations.listOperations,
   operations.getOperation,
   operations.watchOperation,

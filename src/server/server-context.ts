@@ -21,6 +21,7 @@ export type NodeApi = Pick<
   | "startVerify"
   | "planMigration"
   | "startMigration"
+  | "startRetirement"
   | "startMark"
   | "listBackups"
   | "showBackup"

@@ -90,6 +90,7 @@ export function createFakeNode(): FakeNode {
     startVerify: (request) => start("verify", request),
     startMark: (kind, request) => start(kind, request),
     startMigration: (request) => start("migrate", request),
+    startRetirement: (request) => start("retire", request),
     planMigration: async (request) => {
       calls.push({ method: "plan", request });
       const site = (name: string) => ({ id: name, name, location: `memory:${name}` });

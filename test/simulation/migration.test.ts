@@ -238,6 +238,62 @@ describe("a migration", () => {
   });
 });
 
+describe("the end of a site", () => {
+  const migrated = async (): Promise<World> => {
+    const world = await World.create(1);
+    for (const name of ["one", "two"]) await world.backUp(name);
+    await world.addNew();
+    await world.migrate(FORWARD);
+    return world;
+  };
+
+  test("is entered when all that it holds was read elsewhere, and nothing reaches it any more", async () => {
+    const world = await migrated();
+    const [node] = world.nodes as [SimulatedNode];
+    const { result } = await world.done(node, node.member.startRetirement({ site: OLD }));
+    expect(result).toMatchObject({ backups: 2, copied: [] });
+    await world.backUp("three");
+    await world.expectAt(NEW, ["one", "two", "three"]);
+    await world.expectAt(OLD, ["one", "two"]);
+    const now = await world.cluster.clock.run(node.member.sites.roles());
+    expect(now.roles?.sites.map(({ name }) => name)).toEqual([NEW]);
+    // Once more changes nothing.
+    await world.done(node, node.member.startRetirement({ site: OLD }));
+  });
+
+  test("is refused, naming what is only there", async () => {
+    const world = await World.create(1);
+    for (const name of ["one", "two"]) await world.backUp(name);
+    await world.addNew();
+    await world.migrate({ ...FORWARD, backups: ["two"] });
+    const [node] = world.nodes as [SimulatedNode];
+    const record = await world.cluster.end(node, node.member.startRetirement({ site: OLD }));
+    expect(record?.error).toMatchObject({ kind: "refused" });
+    expect(record?.error?.message).toContain("one (it is not listed");
+    expect(record?.error?.message).toContain("Nothing was changed");
+  });
+
+  test("is refused where a pack has rotted on the site that should have it", async () => {
+    const world = await migrated();
+    const [node] = world.nodes as [SimulatedNode];
+    const store = world.cluster.stores.get(NEW)!;
+    const site = await store.open();
+    for await (const { key } of site.list("pack/")) {
+      store.shades.set(key, { kind: "flipped", bit: 900 });
+      break;
+    }
+    const record = await world.cluster.end(node, node.member.startRetirement({ site: OLD }));
+    expect(record?.error).toMatchObject({ kind: "refused", context: { reason: "not-proved" } });
+  });
+
+  test("is refused for the primary", async () => {
+    const world = await migrated();
+    const [node] = world.nodes as [SimulatedNode];
+    const record = await world.cluster.end(node, node.member.startRetirement({ site: NEW }));
+    expect(record?.error?.message).toContain("is the primary");
+  });
+});
+
 describe("a crash at any point of a migration", () => {
   const forward = async (world: World): Promise<void> => {
     for (const name of ["one", "two"]) await world.backUp(name);
