@@ -50,18 +50,20 @@ export type Meddler = AsyncDisposable & {
   readonly requestCount: number;
 };
 
-/** Stands before a server. */
+/** Stands before a server, or serves as the HTTP proxy on the way to it, whatever its name is. */
 export async function meddleWith(real: RealS3): Promise<Meddler> {
   const done = new Map<Meddling["act"], number>();
   let requestCount = 0;
   const server = createServer((incoming, answer) => {
     const index = requestCount;
     requestCount += 1;
-    const { method = "", url = "", headers } = incoming;
+    const { method = "", headers } = incoming;
+    // Who takes this for an HTTP proxy sends the whole address.
+    const url = (incoming.url ?? "").replace(/^http:\/\/[^/]+/, "");
     const path = decodeURIComponent(url.split("?", 1)[0] ?? "").slice(1);
     const meddling = meddler.meddle({ method, url, path, headers, index });
     if (meddling !== undefined) done.set(meddling.act, (done.get(meddling.act) ?? 0) + 1);
-    pass(real, { incoming, answer, path, meddling }).catch(() => incoming.socket.destroy());
+    pass(real, { incoming, answer, url, path, meddling }).catch(() => incoming.socket.destroy());
   });
   server.listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
@@ -84,6 +86,7 @@ export async function meddleWith(real: RealS3): Promise<Meddler> {
 type Exchange = {
   readonly incoming: IncomingMessage;
   readonly answer: ServerResponse;
+  readonly url: string;
   readonly path: string;
   readonly meddling: Meddling | undefined;
 };
@@ -109,7 +112,7 @@ async function pass(real: RealS3, exchange: Exchange): Promise<void> {
   }
   if (meddling?.act === "delay") await Bun.sleep(meddling.ms);
   if (meddling?.act === "overwrite") await remove(real, path);
-  const found = await forward(real.endpoint, incoming, Buffer.concat(body));
+  const found = await forward(real.endpoint, exchange, Buffer.concat(body));
   if (meddling?.act === "cut-answer") {
     socket.destroy();
     return;
@@ -127,11 +130,11 @@ async function pass(real: RealS3, exchange: Exchange): Promise<void> {
 
 async function forward(
   endpoint: string,
-  incoming: IncomingMessage,
+  { incoming, url }: Exchange,
   body: Buffer,
 ): Promise<{ status: number; headers: string[]; bytes: Buffer }> {
   const { hostname, port } = new URL(endpoint);
-  const { method, url, rawHeaders } = incoming;
+  const { method, rawHeaders } = incoming;
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   // The Host header is the client's, since it is signed.
   const sent = sendRequest({
