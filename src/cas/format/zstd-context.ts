@@ -3,7 +3,7 @@
  * three quarters of compressing a sample, most of it memory that the system clears page by page.
  * Bun's one-shot call makes a context each time, and no public interface keeps one, so this drives
  * the handle below a `node:zlib` stream, as that stream does itself. It is used only while it gives
- * whole frames: whatever looks otherwise goes to the one-shot call, which gives the same bytes.
+ * whole frames: whatever looks otherwise goes to the one-shot call, whose frames are as good.
  *
  * Memory: for each level in use in a thread, one context, which is what the one-shot call takes too.
  */
@@ -25,6 +25,16 @@ type Handle = {
 };
 
 type Context = { readonly handle: Handle; readonly rest: Uint32Array };
+
+/**
+ * At level 1 a table of 4096 entries for matches from 5 bytes on, instead of 8192 to 16,384 for 6 or
+ * 7: it stays in the processor's first cache beside what is compressed, and for what databases write
+ * it finds more (docs/decisions.md, "Parameters of level 1").
+ */
+const LEVEL_1: Readonly<Record<number, number>> = {
+  [constants.ZSTD_c_hashLog]: 12,
+  [constants.ZSTD_c_minMatch]: 5,
+};
 
 /** By level; undefined where this runtime has no such handle, or it gave something else. */
 const contexts = new Map<number, Context | undefined>();
@@ -57,10 +67,14 @@ function contextOf(level: number): Context | undefined {
   return contexts.get(level);
 }
 
+/** What a level means here, by the numbers that zstd has for its parameters. */
+export function zstdParametersOf(level: number): Record<number, number> {
+  return { [constants.ZSTD_c_compressionLevel]: level, ...(level === 1 ? LEVEL_1 : {}) };
+}
+
 function openContext(level: number): Context | undefined {
-  const stream: object = createZstdCompress({
-    params: { [constants.ZSTD_c_compressionLevel]: level },
-  }).on("error", () => undefined);
+  const params = zstdParametersOf(level);
+  const stream: object = createZstdCompress({ params }).on("error", () => undefined);
   const handle: unknown = Reflect.get(stream, "_handle");
   const rest: unknown = Reflect.get(stream, "_writeState");
   return isHandle(handle) && rest instanceof Uint32Array ? { handle, rest } : undefined;
