@@ -39,6 +39,8 @@ const DIRECTORY_MODE = 0o700;
 /** For fewer files the rest of the file system is not worth flushing as well. */
 const SYNC_TOGETHER_COUNT_MIN = 4;
 
+const NO_XATTRS: ReadonlyMap<string, Uint8Array> = new Map();
+
 class RealFileSystem implements FileSystem {
   /** Paths of open handles, for messages only. */
   readonly #paths = new Map<number, string>();
@@ -177,8 +179,10 @@ class RealFileSystem implements FileSystem {
   }
 
   readXattrs(path: string): ReadonlyMap<string, Uint8Array> {
+    const names = listXattrs(path);
+    if (names.length === 0) return NO_XATTRS;
     const values = new Map<string, Uint8Array>();
-    for (const name of listXattrs(path)) {
+    for (const name of names) {
       const value = getXattr(path, name);
       if (value !== undefined) values.set(name, value);
     }

@@ -11,7 +11,7 @@ import { AppError } from "../../base/error.ts";
 import { textFromPath } from "../../base/path.ts";
 
 const SCHEMA_VERSION = 2;
-const CACHE_KIB = 32 * 1024;
+const CACHE_KIB = 8 * 1024;
 const WAL_SIZE_BYTES_KEPT = 64 * 1024 * 1024;
 
 /** An open catalog. */
