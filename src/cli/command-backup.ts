@@ -8,6 +8,7 @@ import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
 import { finish } from "./finish.ts";
+import { mirrorLines } from "./site-text.ts";
 import { between, count, renderPairs, size } from "./table.ts";
 
 /** Starts a backup and follows it. */
@@ -38,7 +39,12 @@ function describe(result: BackupResult, record: OperationRecord): string {
     ["reused", size(reused)],
     ["took", between(record.started, record.ended ?? record.started)],
   ]);
-  return [lines, ...result.problems.slice(0, 20).map((problem) => `  ${problem}`)].join("\n");
+  const { mirrors = [] } = result;
+  return [
+    lines,
+    ...mirrorLines(mirrors),
+    ...result.problems.slice(0, 20).map((problem) => `  ${problem}`),
+  ].join("\n");
 }
 
 function describeState(result: BackupResult): string {

@@ -3,6 +3,7 @@
  */
 import type { BackupDetail, BackupSummary } from "../cluster/backup-summary.ts";
 import { qualityOf } from "../cluster/backup-quality.ts";
+import type { Offline } from "../cluster/offline.ts";
 import { printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
@@ -14,18 +15,22 @@ const PROBLEMS_SHOWN = 20;
 /** Lists backups, oldest first. */
 export async function list(run: CommandRun, own: { readonly all?: boolean }): Promise<CommandEnd> {
   const forgotten = own.all === true;
-  const backups = await readBackups(run, forgotten);
-  return printDone(run, { backups }, () => renderList(backups));
+  const answer = await readBackups(run, forgotten);
+  if (answer.notice !== undefined) run.terminal.say(answer.notice);
+  return printDone(run, answer, () => renderList(answer.backups));
 }
 
-async function readBackups(run: CommandRun, forgotten: boolean): Promise<BackupSummary[]> {
+type Answer = { readonly backups: readonly BackupSummary[]; readonly notice?: string };
+
+async function readBackups(run: CommandRun, forgotten: boolean): Promise<Answer> {
   if (isOffline(run)) {
     const { withOffline } = await import("./offline.ts");
-    return await withOffline(run, async (offline) => offline.listBackups({ forgotten }));
+    const read = (offline: Offline) => Promise.resolve(offline.listBackups({ forgotten }));
+    return { backups: await withOffline(run, read) };
   }
   const client = await connect(run);
   const query = { forgotten: forgotten ? true : undefined };
-  return (await client.get<{ backups: BackupSummary[] }>("/v1/backups", query)).backups;
+  return await client.get<Answer>("/v1/backups", query);
 }
 
 /** Shows one backup. */
@@ -46,6 +51,7 @@ async function readBackup(run: CommandRun, wanted: string): Promise<BackupDetail
 function renderList(backups: readonly BackupSummary[]): string {
   if (backups.length === 0) return "No backups.";
   const isOneCluster = new Set(backups.map((backup) => backup.cluster)).size === 1;
+  const hasSites = backups.some(({ sites }) => Object.keys(sites).length > 1);
   const columns = [
     { title: "NAME" },
     ...(isOneCluster ? [] : [{ title: "CLUSTER" }]),
@@ -57,6 +63,7 @@ function renderList(backups: readonly BackupSummary[]): string {
     { title: "NEW", isNumber: true },
     { title: "STORED", isNumber: true },
     { title: "STATE" },
+    ...(hasSites ? [{ title: "SITES" }] : []),
     { title: "KEEP" },
   ];
   const rows = backups.map((backup) => [
@@ -70,9 +77,18 @@ function renderList(backups: readonly BackupSummary[]): string {
     size(backup.newBytes),
     size(backup.storedBytes),
     stateOf(backup),
+    ...(hasSites ? [placesText(backup)] : []),
     `${backup.keep ? "yes" : "no"}: ${backup.reasons.join(", ")}`,
   ]);
   return renderTable(columns, rows);
+}
+
+/** What each site has of a backup; those that are not to have it are left out. */
+function placesText({ sites }: BackupSummary): string {
+  return Object.entries(sites)
+    .filter(([, state]) => state !== "-")
+    .map(([name, state]) => `${name} ${state}`)
+    .join(", ");
 }
 
 function stateOf(backup: BackupSummary): string {
@@ -95,6 +111,7 @@ function renderDetail(detail: BackupDetail): string {
     ["size", size(detail.bytes)],
     ["new", `${size(detail.newBytes)}, stored as ${size(detail.storedBytes)}`],
     ["site", detail.site],
+    ...(Object.keys(detail.sites).length > 1 ? [["sites", placesText(detail)] as const] : []),
     ["keep", `${detail.keep ? "yes" : "no"}: ${detail.reasons.join(", ")}`],
     ...(detail.forgotten === undefined
       ? []

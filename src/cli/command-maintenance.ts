@@ -3,6 +3,7 @@
  */
 import { AppError } from "../base/error.ts";
 import type { CleanupReport } from "../cas/clean/cleanup.ts";
+import type { SiteCleanup } from "../cluster/maintenance.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import { lockEndText } from "../sites/lock-period.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
@@ -42,8 +43,12 @@ export async function cleanup(run: CommandRun, own: CleanupOptions): Promise<Com
     ...(Object.keys(retention).length === 0 ? {} : { retention }),
   });
   return await finish(run, client, record, {
-    text: (result) => describe(result as CleanupReport),
-    code: (result) => ((result as CleanupReport).alarms.length > 0 ? EXIT.failed : EXIT.done),
+    text: (result) => describeAll(result as CleanupReport),
+    code: (result) => {
+      const { alarms, sites = [] } = result as CleanupReport & { readonly sites?: SiteCleanup[] };
+      const isBad = alarms.length > 0 || sites.some((one) => one.error !== undefined);
+      return isBad ? EXIT.failed : EXIT.done;
+    },
   });
 }
 
@@ -114,6 +119,21 @@ function describe(report: CleanupReport): string {
     ...report.alarms.map((alarm) => `ALARM: ${alarm}`),
   ];
   return lines.join("\n");
+}
+
+/** The report of each site, under its name where there are several. */
+function describeAll(report: CleanupReport & { readonly sites?: readonly SiteCleanup[] }): string {
+  const { sites = [] } = report;
+  if (sites.length < 2) return describe(report);
+  return sites
+    .map((one) => {
+      const what =
+        one.report === undefined
+          ? `FAILED: ${one.error?.message ?? "no reason"}`
+          : describe(one.report);
+      return `${one.role} ${one.site}:\n${what.replaceAll(/^/gm, "  ")}`;
+    })
+    .join("\n");
 }
 
 function describePacks(total: { readonly packs: number; readonly bytes: number }): string {

@@ -10,6 +10,7 @@ import type { CommandEnd, CommandRun } from "./command.ts";
 import type { Client } from "./client.ts";
 import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
+import { siteTable } from "./site-text.ts";
 import { between, count, renderPairs, renderTable, time } from "./table.ts";
 
 const RECENT_SHOWN = 5;
@@ -79,6 +80,7 @@ function renderStatus(state: ClusterStatus): string {
     ["cluster", `${state.cluster} (${state.product}), asked at node ${state.node}`],
     ["version", state.version],
     ["site", `${site.name} at ${site.location}`],
+    ...(state.notice === undefined ? [] : [["NOTICE", state.notice] as const]),
     ...(state.siteError === undefined ? [] : [["log", `UNREAD: ${state.siteError}`] as const]),
     ["repository", `${state.repository}, log at ${count(state.sequence)}`],
     ["backups", count(state.backups)],
@@ -88,9 +90,16 @@ function renderStatus(state: ClusterStatus): string {
     [{ title: "NODE" }, { title: "ZONE" }, { title: "ADDRESS" }, { title: "STATE" }],
     state.nodes.map((node) => [node.name, node.zone, node.address, describeNode(node)]),
   );
-  return [head, "", nodes, ...renderOperations("Running", state.running), ...recent(state)].join(
-    "\n",
-  );
+  const { sites = [] } = state;
+  const siteLines = sites.length > 1 ? ["", siteTable(sites)] : [];
+  return [
+    head,
+    "",
+    nodes,
+    ...siteLines,
+    ...renderOperations("Running", state.running),
+    ...recent(state),
+  ].join("\n");
 }
 
 function describeNode(node: ClusterStatus["nodes"][number]): string {

@@ -159,6 +159,11 @@ function addMaintenance(program: Command, act: Acting): void {
 
 function addSites(program: Command, act: Acting): void {
   program
+    .command("sync")
+    .argument("[sites...]", "which mirrors; all if left out")
+    .description("bring mirrors what they lack, and the primary what landed elsewhere")
+    .action(act(async () => (await import("./command-sites.ts")).sync));
+  program
     .command("migrate")
     .description("move backups to another site and make it the primary, while backups go on")
     .requiredOption("--from <site>", "the site that they are on")
@@ -221,6 +226,15 @@ function addConfiguration(program: Command, act: Acting): void {
     .description("end a site, when all that it holds is proved to be elsewhere, byte by byte")
     .option("--yes", "do not ask")
     .action(act(async () => (await import("./command-migrate.ts")).retire));
+  site
+    .command("list")
+    .description("list the sites: what each is, whether it answers, what mirrors lack")
+    .action(act(async () => (await import("./command-sites.ts")).listSites));
+  site
+    .command("promote")
+    .argument("<site>", "a mirror")
+    .description("make a mirror the primary when the primary is gone for ever")
+    .action(act(async () => (await import("./command-sites.ts")).promote));
   site
     .command("check")
     .description("try a site (-c FILE): create, race, read, list, remove")

@@ -11,6 +11,11 @@ import { planRetention } from "../cas/clean/retention.ts";
 import type { BackupRecord, RepositoryState } from "../cas/log/state.ts";
 import { isPinned, listedBackups } from "../cas/log/state.ts";
 
+/**
+ * Where a backup stands at a site: read whole and right, listed, to come, or not meant to be there.
+ */
+export type PlaceState = "verified" | "acknowledged" | "lagging" | "-";
+
 /** One row of `list`. */
 export type BackupSummary = {
   readonly id: string;
@@ -34,7 +39,10 @@ export type BackupSummary = {
   readonly keep: boolean;
   readonly reasons: readonly string[];
   readonly sequence: number;
+  /** The site that it is read from. */
   readonly site: string;
+  /** What each site has of it, by name. */
+  readonly sites: Readonly<Record<string, PlaceState>>;
   /** When all that it needs was last read whole there, and was right; ISO. */
   readonly provedAt?: string;
 };
@@ -127,5 +135,6 @@ function rowOf(
     reasons: verdict?.reasons ?? ["forgotten: `astacus undelete` brings it back"],
     sequence: backup.sequence,
     site,
+    sites: { [site]: forgotten === undefined ? "acknowledged" : "-" },
   };
 }

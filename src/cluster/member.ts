@@ -16,8 +16,10 @@ import type { RepositoryHeader } from "../cas/format/header.ts";
 import type { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
 import { runBackup } from "./backup-operation.ts";
+import type { PlacesOptions } from "./backup-places.ts";
+import { placesOf, siteWith, summarizeAcross } from "./backup-places.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
-import { detailOf, summarize } from "./backup-summary.ts";
+import { detailOf } from "./backup-summary.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { CleanupRequest, EndedOperations } from "./maintenance.ts";
@@ -46,6 +48,8 @@ import { sweepScratchFolder } from "./scratch-folder.ts";
 import type { ScrubEvent, Scrubber } from "./scrub.ts";
 import type { ConfiguredSite } from "./site-set.ts";
 import { SiteSet } from "./site-set.ts";
+import type { SiteStatus } from "./site-status.ts";
+import { statusOfSites } from "./site-status.ts";
 import type { OpenSite, Readable } from "./site-views.ts";
 import type { ClusterStatus } from "./status.ts";
 import { clusterStatus } from "./status.ts";
@@ -175,7 +179,8 @@ export class Member implements AsyncDisposable {
   }
 
   async planRestore(request: RestoreRequest, signal: AbortSignal): Promise<ClusterRestorePlan> {
-    const { site } = await this.sites.readable(signal);
+    const { site: first } = await this.sites.readable(signal);
+    const site = this.#siteWith(first, request.backup);
     return await planRestore(this.#partsOn(site), request, signal);
   }
 
@@ -183,7 +188,7 @@ export class Member implements AsyncDisposable {
     this.#mustBeAlone("restore");
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
     return this.operations.start("restore", journaled, async (context) => {
-      const parts = this.#partsOn(await this.#readFrom(context));
+      const parts = this.#partsOn(await this.#readFrom(context, request.backup));
       return (await runRestore(parts, context, request)) as unknown as JsonValue;
     });
   }
@@ -221,7 +226,7 @@ export class Member implements AsyncDisposable {
     return this.operations.start("verify", { ...request }, async (context) => {
       const { site: name } = request;
       const site = await (name === undefined
-        ? this.#readFrom(context)
+        ? this.#readFrom(context, request.backup)
         : this.sites.repository(name, context.signal));
       const result = await runVerifyOperation(this.#partsOn(site), context, request);
       if (request.database !== true) this.#noteVerified(site, result as unknown as VerifyResult);
@@ -277,9 +282,8 @@ export class Member implements AsyncDisposable {
     options: { readonly forgotten?: boolean; readonly signal?: AbortSignal } = {},
   ): Promise<BackupSummary[]> {
     const { site } = await this.#readable(options.signal);
-    const rows = summarize(site.repository.state, {
-      retention: this.config.retention,
-      site: site.name,
+    const rows = summarizeAcross({
+      ...this.#placesOn(site),
       forgotten: options.forgotten ?? false,
     });
     const prove = this.scrubber.prover(site.id);
@@ -288,19 +292,20 @@ export class Member implements AsyncDisposable {
 
   /** One backup with its nodes and problems. */
   async showBackup(wanted: string, signal?: AbortSignal): Promise<BackupDetail> {
-    const { site } = await this.#readable(signal);
+    const site = await this.#readableWith(wanted, signal);
     const found = await detailOf(site.repository, wanted, {
       retention: this.config.retention,
       cluster: this.config.cluster,
       site: site.name,
       readManifest: (backup) => site.readManifest(backup, signal),
     });
-    return { ...found, ...provedOf(this.scrubber.prover(site.id)(found)) };
+    const sites = placesOf(this.#placesOn(site))(found.id);
+    return { ...found, sites, ...provedOf(this.scrubber.prover(site.id)(found)) };
   }
 
   /** A backup's files as one archive, straight from the site: no node is asked. */
   async archive(request: BackupArchiveRequest, signal: AbortSignal): Promise<BackupArchive> {
-    const { site } = await this.#readable(signal);
+    const site = await this.#readableWith(request.backup, signal);
     const { repository, openSource, readManifest } = site;
     const { cluster } = this.config;
     const parts = { repository, source: openSource(), readManifest, cluster };
@@ -311,7 +316,35 @@ export class Member implements AsyncDisposable {
     const now = await this.sites.look(signal, { maxAgeMs: LOOK_INTERVAL_MS });
     const parts = this.#partsOn(this.sites.current);
     const status = await clusterStatus(parts, this.operations, this.#node, { now, signal });
-    return { ...status, scrub: this.scrubber.figures() };
+    const { notice } = this;
+    return {
+      ...status,
+      ...(notice === undefined ? {} : { notice }),
+      sites: this.siteStatuses,
+      scrub: this.scrubber.figures(),
+    };
+  }
+
+  /** What is read at another site than the primary now, and why; undefined if nothing is. */
+  get notice(): string | undefined {
+    const { last } = this.sites;
+    return last === undefined ? undefined : this.sites.readableOf(last)?.notice;
+  }
+
+  /** All sites as of the last look. */
+  get siteStatuses(): SiteStatus[] {
+    return statusOfSites({
+      now: this.sites.last ?? { roles: undefined, sites: [] },
+      stateOf: (view) => this.sites.stateOf(view),
+      retention: this.config.retention,
+      nowMs: this.#parts.doors.clock.now(),
+    });
+  }
+
+  /** All sites, asked now. */
+  async listSites(signal?: AbortSignal): Promise<SiteStatus[]> {
+    await this.sites.look(signal);
+    return this.siteStatuses;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -374,11 +407,35 @@ export class Member implements AsyncDisposable {
     for (const { id, ok } of backups) if (ok) this.scrubber.noteVerified(site.id, id);
   }
 
-  /** Where an operation reads; it says so if that is not the primary. */
-  async #readFrom(context: OperationContext): Promise<OpenSite> {
+  /** Where a backup is read: at the primary, or at another site that lists it. */
+  async #readableWith(backup: string | undefined, signal?: AbortSignal): Promise<OpenSite> {
+    const { site } = await this.#readable(signal);
+    return this.#siteWith(site, backup);
+  }
+
+  /** Where an operation reads a backup; it says so if that is not the primary. */
+  async #readFrom(context: OperationContext, backup?: string): Promise<OpenSite> {
     const { site, notice } = await this.sites.readable(context.signal);
     if (notice !== undefined) context.say(notice);
-    return site;
+    const found = this.#siteWith(site, backup);
+    if (found !== site) context.say(`Backup ${backup ?? ""} is read from site ${found.name}.`);
+    return found;
+  }
+
+  #siteWith(site: OpenSite, backup: string | undefined): OpenSite {
+    const { last } = this.sites;
+    const { cluster } = this.config;
+    return last === undefined ? site : siteWith(last, site, { backup, cluster });
+  }
+
+  #placesOn(site: OpenSite): PlacesOptions {
+    return {
+      now: this.sites.last ?? { roles: undefined, sites: [] },
+      site,
+      stateOf: (view) => this.sites.stateOf(view),
+      retention: this.config.retention,
+      prove: (id) => this.scrubber.prover(id),
+    };
   }
 
   /** One backup or restore per coordinator at a time: a second would only meet the first one's leases. */

@@ -288,11 +288,18 @@ export class SiteSet implements AsyncDisposable {
     options: { readonly maxAgeMs?: number } = {},
   ): Promise<Readable> {
     const now = await this.look(signal, options);
+    const found = this.readableOf(now);
+    if (found !== undefined) return found;
+    const view = now.sites.find(({ role }) => role === "primary") ?? now.sites[0]!;
+    throw view.error ?? this.#lacking(view.id ?? "", view.name);
+  }
+
+  /** The same of a look that was taken; undefined if no site answered. */
+  readableOf(now: SitesNow): Readable | undefined {
     const view = now.sites.find(({ role }) => role === "primary") ?? now.sites[0]!;
     if (view.open !== undefined) return { site: view.open };
-    const others = now.sites.filter(({ open }) => open !== undefined).toSorted(byFreshness);
-    const [best] = others;
-    if (best?.open === undefined) throw view.error ?? this.#lacking(view.id ?? "", view.name);
+    const [best] = now.sites.filter(({ open }) => open !== undefined).toSorted(byFreshness);
+    if (best?.open === undefined) return undefined;
     const why = view.isConfigured
       ? (view.error?.message ?? "it was not asked")
       : `node ${this.#options.node} is not configured for it`;

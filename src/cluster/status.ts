@@ -9,6 +9,7 @@ import type { NodeService } from "./node-service.ts";
 import type { OperationRecord, Operations } from "./operations.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
 import type { ScrubFigures } from "./scrub.ts";
+import type { SiteStatus } from "./site-status.ts";
 import type { SitesNow } from "./site-views.ts";
 
 /** The answer of `astacus status`. */
@@ -21,6 +22,10 @@ export type ClusterStatus = {
   readonly site: { readonly name: string; readonly location: string; readonly id: string };
   /** Why the log could not be read; what is said of backups is then what this node knew before. */
   readonly siteError?: string;
+  /** All sites; what is said of mirrors is of the last look. */
+  readonly sites?: readonly SiteStatus[];
+  /** Why something else than the primary is read. */
+  readonly notice?: string;
   readonly sequence: number;
   readonly backups: number;
   readonly lastComplete?: {

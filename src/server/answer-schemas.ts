@@ -7,6 +7,7 @@ import type { BackupSummary } from "../cluster/backup-summary.ts";
 import { OPERATION_KINDS } from "../cluster/operations.ts";
 import type { NodeProgressState, OperationProgress } from "../cluster/operations.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import type { SiteStatus } from "../cluster/site-status.ts";
 import { siteUsageSchema } from "../cluster/usage.ts";
 
 const errorKind = z.enum([
@@ -116,13 +117,38 @@ const summaryShape = {
   reasons: z.array(z.string()),
   sequence: count,
   site: z.string(),
+  sites: z.record(z.string(), z.enum(["verified", "acknowledged", "lagging", "-"])),
 };
 
 /** One row of a list of backups. */
 export const backupSummarySchema: z.ZodType<BackupSummary> = z.strictObject(summaryShape);
 
-/** All backups. */
-export const backupsSchema = z.strictObject({ backups: z.array(backupSummarySchema) });
+/** All backups; `notice` says why they are not the primary's. */
+export const backupsSchema = z.strictObject({
+  backups: z.array(backupSummarySchema),
+  notice: z.string().exactOptional(),
+});
+
+/** One site. */
+export const siteStatusSchema: z.ZodType<SiteStatus> = z.strictObject({
+  name: z.string(),
+  role: z.enum(["primary", "mirror", "archive", "closed", "unknown"]),
+  id: z.string().exactOptional(),
+  location: z.string().exactOptional(),
+  configured: z.boolean(),
+  reachable: z.boolean(),
+  error: z.string().exactOptional(),
+  sequence: count.exactOptional(),
+  backups: count.exactOptional(),
+  lag: z
+    .strictObject({
+      backups: count,
+      bytes: count,
+      oldest: z.string().exactOptional(),
+      ageSeconds: count.exactOptional(),
+    })
+    .exactOptional(),
+});
 
 /** One backup, whole: shares of the nodes, problems, the product's state. */
 export const backupDetailSchema = z.looseObject({
@@ -154,6 +180,8 @@ export const statusSchema = z.looseObject({
   version: z.string(),
   repository: z.string(),
   site: z.looseObject({ name: z.string(), location: z.string() }),
+  sites: z.array(siteStatusSchema).exactOptional(),
+  notice: z.string().exactOptional(),
   sequence: count,
   backups: count,
   running: z.array(operationSchema),

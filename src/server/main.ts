@@ -100,6 +100,7 @@ function createMetrics(runtime: () => NodeRuntime | undefined): Metrics {
       running: () => runtime()?.node?.member.operations.running() ?? [],
       sites: () => runtime()?.node?.counters() ?? [],
       backups: () => runtime()?.backups,
+      places: () => runtime()?.node?.member.siteStatuses ?? [],
     },
     VERSION,
   );

@@ -5,6 +5,7 @@
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { OperationRecord } from "../cluster/operations.ts";
+import type { SiteStatus } from "../cluster/site-status.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
 
 /** What the metrics are read from at each scrape; undefined parts are not known now. */
@@ -18,6 +19,8 @@ export type MetricsSource = {
     "name" | "requests" | "bytesRead" | "bytesWritten"
   >[];
   readonly backups: () => BackupFigures | undefined;
+  /** Sites as of the last look. */
+  readonly places: () => readonly SiteStatus[];
 };
 
 /** The newest complete backup of this cluster, and how many backups there are. */
@@ -78,6 +81,7 @@ export class Metrics {
     info.set({ version }, 1);
     addGauges(source, this.#registry);
     addSiteGauges(source, this.#registry);
+    addPlaceGauges(source, this.#registry);
   }
 
   /** Counts an operation that has ended. */
@@ -187,6 +191,43 @@ function addSiteGauges(source: MetricsSource, registry: Registry): void {
     },
   });
   registry.registerMetric(bytes);
+}
+
+/** What each site is to the others, and how far a mirror is behind. */
+function addPlaceGauges(source: MetricsSource, registry: Registry): void {
+  const gauge = (
+    name: string,
+    help: string,
+    read: (site: SiteStatus) => number | undefined,
+  ): void => {
+    const one = new Gauge({
+      name,
+      help,
+      labelNames: ["site", "role"],
+      registers: [],
+      collect() {
+        this.reset();
+        for (const site of source.places()) {
+          const value = read(site);
+          if (value !== undefined) this.set({ site: site.name, role: site.role }, value);
+        }
+      },
+    });
+    registry.registerMetric(one);
+  };
+  gauge("astacus_site_reachable", "1 if the site answered when it was last asked", (site) =>
+    site.reachable ? 1 : 0,
+  );
+  gauge("astacus_site_backups", "Backups that the site lists", (site) => site.backups);
+  gauge(
+    "astacus_site_lag_backups",
+    "Backups that a mirror lacks of the primary",
+    (site) => site.lag?.backups,
+  );
+  gauge("astacus_site_lag_bytes", "Bytes that they were sent as", (site) => site.lag?.bytes);
+  gauge("astacus_site_lag_age_seconds", "How old the oldest of them is; 0 if none", (site) =>
+    site.lag === undefined ? undefined : (site.lag.ageSeconds ?? 0),
+  );
 }
 
 function seconds(ms: number | undefined): number | undefined {

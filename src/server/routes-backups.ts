@@ -22,9 +22,12 @@ export const listBackups = defineRoute({
   access: "read",
   query: z.strictObject({ forgotten: z.stringbool().default(false) }),
   answer: backupsSchema,
-  run: async ({ context, query, signal }) => ({
-    backups: await context.node().listBackups({ forgotten: query.forgotten, signal }),
-  }),
+  run: async ({ context, query, signal }) => {
+    const node = context.node();
+    const backups = await node.listBackups({ forgotten: query.forgotten, signal });
+    const { notice } = node;
+    return notice === undefined ? { backups } : { backups, notice };
+  },
 });
 
 /** GET /v1/backups/:backup */

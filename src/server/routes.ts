@@ -10,6 +10,7 @@ import { callNodeMethod } from "./routes-node.ts";
 import * as operations from "./routes-operations.ts";
 import { planRestore, startRestore } from "./routes-restores.ts";
 import * as server from "./routes-server.ts";
+import { listSites, startPromote, startSync } from "./routes-sites.ts";
 
 /** In the order of the documentation. */
 export const ROUTES: readonly Route[] = [
@@ -29,6 +30,9 @@ export const ROUTES: readonly Route[] = [
   planMigration,
   startMigration,
   retireSite,
+  listSites,
+  startSync,
+  startPromote,
   operations.listOperations,
   operations.getOperation,
   operations.watchOperation,

@@ -11,6 +11,7 @@ import type { BackupSummary } from "../../src/cluster/backup-summary.ts";
 import type { OperationContext, OperationKind } from "../../src/cluster/operations.ts";
 import { Operations } from "../../src/cluster/operations.ts";
 import type { JsonValue } from "../../src/cluster/protocol.ts";
+import type { SiteStatus } from "../../src/cluster/site-status.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { Config } from "../../src/server/config.ts";
 import { parseConfig } from "../../src/server/config.ts";
@@ -46,6 +47,19 @@ export const BACKUP: BackupSummary = {
   reasons: ["the newest complete one"],
   sequence: 7,
   site: "disk",
+  sites: { disk: "acknowledged" },
+};
+
+/** The site that it is on. */
+export const SITE: SiteStatus = {
+  name: "disk",
+  role: "primary",
+  id: "ef".repeat(16),
+  location: "file:/backup",
+  configured: true,
+  reachable: true,
+  sequence: 7,
+  backups: 1,
 };
 
 /** What a test may look at and change. */
@@ -58,6 +72,8 @@ export type FakeNode = {
   work: (context: OperationContext) => Promise<JsonValue>;
   /** Thrown by the next start. */
   refusal: AppError | undefined;
+  /** Why something else than the primary is read. */
+  notice: string | undefined;
   lease: { operation: string; kind: string } | undefined;
   handle: NodeApi["handle"];
   archive: NodeApi["archive"];
@@ -110,6 +126,12 @@ export function createFakeNode(): FakeNode {
         refusals: [],
       };
     },
+    startSync: (request = {}) => start("sync", request),
+    startPromote: (request) => start("promote", request),
+    listSites: async () => [SITE],
+    get notice() {
+      return fake.notice;
+    },
     planRestore: async (request) => {
       calls.push({ method: "plan", request });
       const totals = {
@@ -157,6 +179,7 @@ export function createFakeNode(): FakeNode {
     calls,
     work: async () => ({ totals: { files: 10, bytes: 1000, newBytes: 100, storedBytes: 50 } }),
     refusal: undefined,
+    notice: undefined,
     lease: undefined,
     archive: async () => {
       throw new AppError("not-found", "There is no backup to make an archive of.");
@@ -218,6 +241,7 @@ export function createTestServer(
           bytesWritten: 20,
         },
       ],
+      places: () => [SITE],
       backups: () => ({
         count: 1,
         newestEndedMs: Date.parse(BACKUP.ended),

@@ -1,0 +1,74 @@
+/**
+ * Sites in words: the table of all, what became of mirrors, what a promotion lost.
+ */
+import { formatDuration } from "../base/units.ts";
+import type { MirrorReport } from "../cluster/mirror-operation.ts";
+import type { PromoteResult } from "../cluster/promote-operation.ts";
+import type { SiteStatus } from "../cluster/site-status.ts";
+import type { SiteLag } from "../cluster/site-wants.ts";
+import { count, renderTable, size, time } from "./table.ts";
+
+/** All sites. */
+export function siteTable(sites: readonly SiteStatus[]): string {
+  return renderTable(
+    [
+      { title: "SITE" },
+      { title: "ROLE" },
+      { title: "BACKUPS", isNumber: true },
+      { title: "LOCATION" },
+      { title: "STATE" },
+    ],
+    sites.map((site) => [
+      site.name,
+      site.role,
+      site.backups === undefined ? "?" : count(site.backups),
+      site.location ?? "?",
+      describeSite(site),
+    ]),
+  );
+}
+
+/** What became of each mirror; nothing where there is none. */
+export function mirrorLines(mirrors: readonly MirrorReport[]): string[] {
+  return mirrors.map((mirror) => {
+    const { site, state, copied, packs, bytes, packsSent, lag, error } = mirror;
+    const sent = packsSent === 0 ? "" : `, ${count(packsSent)} of them sent by the nodes`;
+    const brought =
+      copied === 0
+        ? ""
+        : `; ${count(copied)} ${copied === 1 ? "backup" : "backups"}, ${count(packs)} packs of ${size(bytes)}${sent}`;
+    const why = error === undefined ? "" : `: ${error.message}`;
+    const what =
+      state === "lagging" ? `LAGS by ${lagText(lag)}${why}` : `up to date${brought}${why}`;
+    return `mirror ${site}: ${what}`;
+  });
+}
+
+/** What a promotion did, and every backup that it lost. */
+export function promoteText(result: PromoteResult): string {
+  const { site, former, isKnown, missing } = result;
+  const head = `${site} is the primary now, in place of ${former}.`;
+  if (missing.length > 0) {
+    const lines = missing.map(({ name, ended, bytes, at }) => {
+      const where = at.length === 0 ? "nowhere else" : `on ${at.join(", ")}: \`astacus sync\``;
+      return `  ${name}, ended ${time(ended)} UTC, ${size(bytes)} (${where})`;
+    });
+    return [head, `${count(missing.length)} backups are NOT on ${site}:`, ...lines].join("\n");
+  }
+  if (isKnown) return `${head} It has every backup that this node knows of.`;
+  return `${head} This node never read the log of ${former}, so it cannot say what is lost.`;
+}
+
+/** Whether a site can be used, and what it lacks. */
+function describeSite({ configured, reachable, error, lag }: SiteStatus): string {
+  if (!configured) return "NOT CONFIGURED on this node";
+  const behind = lag === undefined || lag.backups === 0 ? "" : `lags by ${lagText(lag)}`;
+  if (!reachable) return [`DOWN: ${error ?? "no answer"}`, behind].filter(Boolean).join("; ");
+  return behind === "" ? "up" : `up, ${behind}`;
+}
+
+function lagText(lag: SiteLag & { readonly ageSeconds?: number }): string {
+  const age =
+    lag.ageSeconds === undefined ? "" : `, the oldest ${formatDuration(lag.ageSeconds * 1000)} old`;
+  return `${count(lag.backups)} ${lag.backups === 1 ? "backup" : "backups"}, ${size(lag.bytes)}${age}`;
+}
