@@ -15,6 +15,7 @@ import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
 import { finish } from "./finish.ts";
+import { loadIdentities } from "./identities.ts";
 import { between, count, renderPairs, size } from "./table.ts";
 import { renderClusterPlan } from "./restore-plan-text.ts";
 
@@ -36,7 +37,8 @@ export async function restore(run: CommandRun, own: RestoreOptions): Promise<Com
     return await restoreToFolder(run, { ...own, to: resolve(own.to) });
   }
   const client = await connect(run);
-  let request = requestOf(own);
+  const identities = await loadIdentities(run);
+  let request = { ...requestOf(own), ...(identities.length === 0 ? {} : { identities }) };
   if (own.yes !== true || own.plan === true) {
     const plan = await client.post<ClusterRestorePlan>("/v1/restores/plan", request);
     const text = (): string => renderClusterPlan(plan);

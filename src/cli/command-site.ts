@@ -4,6 +4,7 @@
 import { AppError } from "../base/error.ts";
 import { nearest } from "../base/nearest.ts";
 import { CHUNKER_SETTINGS_DEFAULT } from "../cas/format/chunker.ts";
+import { mustHaveRecipients, sealerFor } from "../cas/keys/repository-encryption.ts";
 import { initRepository } from "../cas/log/header-object.ts";
 import type { SharedConfig, SiteConfig } from "../server/config.ts";
 import { openSite } from "../server/open-site.ts";
@@ -14,11 +15,12 @@ import type { SiteFinding } from "../sites/site.ts";
 import { printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { needsFile } from "./command-config.ts";
+import { loadEncryption } from "./identities.ts";
 import { loadSharedConfig } from "./load-config.ts";
 import { getSisterHeader } from "./sister-header.ts";
 import { OFFLINE_DOORS } from "./offline.ts";
 
-type SiteOptions = { readonly site?: string };
+type SiteOptions = { readonly site?: string; readonly encrypt?: boolean };
 
 /** Makes the repository, or where the other sites hold one already, an empty part of it. */
 export async function init(
@@ -29,7 +31,13 @@ export async function init(
   const wanted = named ?? own.site;
   const { config, chosen } = choose(run, wanted === undefined ? {} : { site: wanted }, "site init");
   const others = config.sites.filter((each) => each !== chosen);
+  const encryption = await loadEncryption(run, config);
+  if (own.encrypt === true && encryption === undefined) throw nothingToEncryptWith();
+  if (encryption !== undefined) mustHaveRecipients(encryption);
   const sister = await getSisterHeader(others, OFFLINE_DOORS, run.terminal.say);
+  // What does not fit is refused as it is wherever a repository is opened.
+  if (sister !== undefined)
+    sealerFor(sister, encryption, { name: "", location: "the other sites" });
   if (chosen.type === "directory") {
     const { name, path } = chosen;
     if (await makeDirectorySite({ name, path })) run.terminal.say(`${path} was made.`);
@@ -42,11 +50,20 @@ export async function init(
     doors: OFFLINE_DOORS,
     chunker: sister?.chunker ?? { rule, averageSizeBytes: config.backup.chunkSizeBytes },
     ...(sister === undefined ? {} : { repository: sister.repository }),
+    keys: encryption?.keys,
   });
   return printDone(run, { site: site.name, location: site.location, header }, () => {
     const made = `Repository ${header.repository} was made at ${site.location}.`;
     if (sister === undefined) return made;
     return `${site.location} is a part of repository ${header.repository} now, and still empty.`;
+  });
+}
+
+function nothingToEncryptWith(): AppError {
+  return new AppError("config", "The configuration has no `encryption`.", {
+    guidance:
+      "Make node keys with `astacus key node-init FILE` and an identity with `astacus key generate " +
+      "FILE`, and name them: encryption: {nodeKey: {file: …}, recipients: [age1…]}.",
   });
 }
 

@@ -17,6 +17,7 @@ import type { Offline } from "../cluster/offline.ts";
 import { openSite } from "../server/open-site.ts";
 import type { SharedConfig } from "../server/config.ts";
 import type { CommandRun } from "./command.ts";
+import { loadEncryption } from "./identities.ts";
 import { loadSharedConfig } from "./load-config.ts";
 
 /** The doors that reading a site takes. */
@@ -49,6 +50,7 @@ export async function withOffline<T>(
       retention: config.retention,
       concurrency: config.restore.concurrency,
       openLanes: openWorkerLanes,
+      encryption: await loadEncryption(run, config),
       signal: stop.signal,
     });
     return await work(offline, config);

@@ -7,6 +7,8 @@ export type GlobalOptions = {
   readonly url?: string;
   readonly config?: string;
   readonly json?: boolean;
+  /** Files of age identities, for encrypted repositories. */
+  readonly identity?: readonly string[];
   readonly wait: boolean;
   readonly waitCompletion?: number;
   readonly tokenFile?: string;

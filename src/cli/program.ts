@@ -31,6 +31,7 @@ export function createProgram(terminal: Terminal, end: (code: CommandEnd) => voi
     .option("-c, --config <file>", "the server's configuration file")
     .option("--token-file <file>", "a file that holds the token; ASTACUS_TOKEN goes first")
     .option("--ca-file <file>", "PEM file of the authority of the server's certificate")
+    .option("--identity <file>", "opens an encrypted repository; may be repeated", gather)
     .option("--json", "print one JSON document instead of text")
     .option("--no-wait", "return as soon as the operation has begun")
     .addOption(
@@ -211,6 +212,7 @@ function addConfiguration(program: Command, act: Acting): void {
     .description("print it as a file of this one")
     .option("--cluster <name>", "the cluster's name")
     .action(act(async () => (await import("./command-config.ts")).convert));
+  addKeys(program, act);
   const site = program.command("site").description("the stores that hold backups");
   site
     .command("init")
@@ -219,6 +221,7 @@ function addConfiguration(program: Command, act: Acting): void {
       "make the repository on a site (-c FILE), once; or its part of it, if others have one",
     )
     .option("--site <name>", "which one; the primary if left out")
+    .option("--encrypt", "refuse to make a plain one: the file must have `encryption`")
     .action(act(async () => (await import("./command-site.ts")).init));
   site
     .command("retire")
@@ -240,6 +243,32 @@ function addConfiguration(program: Command, act: Acting): void {
     .description("try a site (-c FILE): create, race, read, list, remove")
     .option("--site <name>", "which one; the primary if left out")
     .action(act(async () => (await import("./command-site.ts")).check));
+}
+
+function addKeys(program: Command, act: Acting): void {
+  const key = program.command("key").description("keys of encrypted repositories");
+  key
+    .command("generate")
+    .argument("<file>", "where to; under the passphrase of ASTACUS_PASSPHRASE, if that is set")
+    .description("make an identity, which restores, and show its recipient")
+    .action(act(async () => (await import("./command-key.ts")).generate));
+  key
+    .command("node-init")
+    .argument("<file>", "where to; copy it to every node")
+    .description("make the node keys of a new repository")
+    .action(act(async () => (await import("./command-key.ts")).nodeInit));
+  key
+    .command("list")
+    .description("show the session keys of the repository, and for whom they are (-c FILE)")
+    .action(act(async () => (await import("./command-key.ts")).list));
+  key
+    .command("check")
+    .description("say what this machine can do: back up, restore (-c FILE; --identity)")
+    .action(act(async () => (await import("./command-key.ts")).check));
+  key
+    .command("rotate")
+    .description("wrap all session keys for the recipients of the file (-c FILE, --identity FILE)")
+    .action(act(async () => (await import("./command-key.ts")).rotate));
 }
 
 function gather(value: string, before: readonly string[] = []): string[] {

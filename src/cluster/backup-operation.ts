@@ -7,6 +7,7 @@ import { AppError, toAppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
 import type { BackupDraft } from "../cas/write/backup-commit.ts";
 import { commitBackup } from "../cas/write/backup-commit.ts";
+import { refsOf } from "../cas/write/segment-writer.ts";
 import { manifestKey } from "../cas/format/ids.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import { encodeManifest } from "../cas/format/manifest.ts";
@@ -279,7 +280,10 @@ async function commit(
   context.progress({ phase: "commit" });
   const manifest = describe(parts, attempt, run);
   const shares = [...run.stored.values()];
-  const encoded = encodeManifest(manifest);
+  using session = repository.beginSession();
+  const encoded = encodeManifest(manifest, session);
+  const keys = shares.flatMap((share) => share.keys ?? []);
+  if (session !== undefined) keys.push(...refsOf([await session.store({ signal })]));
   const birth = repository.state.sequence;
   await repository.putObject(manifestKey(encoded.id, birth), encoded.bytes, { signal });
   const { name, cluster, product, started, ended, complete, totals } = manifest;
@@ -299,6 +303,7 @@ async function commit(
     lists: [...run.stored].map(([node, share]) => ({ node, root: share.list })),
     listPacks: [...new Set(shares.flatMap((share) => share.listPacks))].toSorted(),
     totals,
+    ...(keys.length === 0 ? {} : { keys }),
   };
   const how = { operation: context.id, signal };
   const won = await withSoundIndex(repository, signal, () =>

@@ -4,6 +4,7 @@
  */
 import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
+import { isSealedFor } from "../cas/keys/frame-opener.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
 import type { Repository } from "../cas/log/repository.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
@@ -52,6 +53,8 @@ export type BackupDetail = BackupSummary & {
   readonly shares: Manifest["nodes"];
   readonly problems: Manifest["problems"];
   readonly state: Manifest["state"];
+  /** Encrypted, and nobody here can open it: what the log says is all there is. */
+  readonly closed?: true;
 };
 
 type SummaryOptions = {
@@ -101,8 +104,22 @@ export async function detailOf(
   const row = summarize(state, { ...options, forgotten: true }).find(
     (candidate) => candidate.id === backup.backup,
   )!;
-  const manifest = await (options.readManifest?.(backup) ?? readManifest(repository.site, backup));
+  const manifest = await orClosed(
+    options.readManifest?.(backup) ??
+      readManifest(repository.site, backup, undefined, repository.openerFor()),
+  );
+  if (manifest === undefined) return { ...row, shares: [], problems: [], state: {}, closed: true };
   return { ...row, shares: manifest.nodes, problems: manifest.problems, state: manifest.state };
+}
+
+/** The manifest; undefined if it is encrypted, and nobody here has an identity that opens it. */
+async function orClosed(reading: Promise<Manifest>): Promise<Manifest | undefined> {
+  try {
+    return await reading;
+  } catch (thrown) {
+    if (isSealedFor(thrown)) return undefined;
+    throw thrown;
+  }
 }
 
 function rowOf(

@@ -4,8 +4,12 @@
  */
 import type { BackupSettings } from "../cas/write/backup-settings.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
+import type { RepositoryEncryption } from "../cas/keys/repository-encryption.ts";
 import type { NodeAddress } from "./network.ts";
 import type { ScrubSettings } from "./scrub.ts";
+
+/** The keys of a node, and the identities that it may restore with unasked. */
+export type NodeEncryption = RepositoryEncryption & { readonly identities: readonly string[] };
 
 /** Settings of a member; durations in ms, sizes in bytes, paths as byte strings. */
 export type MemberConfig = {
@@ -28,6 +32,8 @@ export type MemberConfig = {
     readonly owner: "recorded" | "parent" | "none";
     readonly concurrency: number;
   };
+  /** Where the repository is encrypted. */
+  readonly encryption?: NodeEncryption;
   /** Whether damage that is met is repaired from another site, as it is unless told. */
   readonly repair?: boolean;
   /** Rolling verification; none unless configured. */

@@ -133,6 +133,7 @@ export class Member implements AsyncDisposable {
       node: config.node,
       dataFolder: config.dataFolder,
       concurrency: config.restore.concurrency,
+      encryption: config.encryption,
       ...(options.decode === undefined ? {} : { decode: options.decode }),
     });
     try {
@@ -186,7 +187,9 @@ export class Member implements AsyncDisposable {
 
   startRestore(request: RestoreRequest): OperationRecord {
     this.#mustBeAlone("restore");
-    const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
+    // Identities stay in memory: the journal is a file.
+    const { identities: _, ...shown } = request;
+    const journaled = JSON.parse(JSON.stringify(shown)) as JsonValue;
     return this.operations.start("restore", journaled, async (context) => {
       const parts = this.#partsOn(await this.#readFrom(context, request.backup));
       return (await runRestore(parts, context, request)) as unknown as JsonValue;

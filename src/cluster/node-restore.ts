@@ -19,13 +19,17 @@ type Share = {
 /** What a restore of `from`'s share onto this node would do, volume by volume. */
 export async function planOnNode(
   parts: NodeParts,
-  request: NodeRestoreChoice & { readonly backup: string; readonly from: string },
+  request: NodeRestoreChoice & {
+    readonly backup: string;
+    readonly from: string;
+    readonly identities?: readonly string[];
+  },
   signal: AbortSignal,
 ): Promise<VolumePlan[]> {
   const context = planContext(parts, request, signal);
   const shares = await sharesOf(parts, request, context);
   const plans: VolumePlan[] = [];
-  const source = parts.openSource();
+  const source = parts.openSource({ identities: request.identities });
   for (const { volume, target } of shares) {
     const plan = await planVolumeRestore({
       listing: volume.listing,
@@ -67,6 +71,7 @@ export async function placeOnNode(
       readonly backup: string;
       readonly from: string;
       readonly paths: readonly string[];
+      readonly identities?: readonly string[];
     };
     readonly context: NodePhaseContext;
     readonly emit: (event: PhaseEvent) => void;
@@ -86,7 +91,7 @@ export async function placeOnNode(
     ownersNotSet: 0,
     fetchedBytes: 0,
   };
-  const source = parts.openSource();
+  const source = parts.openSource({ identities: input.identities });
   for (const { volume, target } of shares) {
     using rows = new RestoredRows(parts.catalog, parts.doors, volume.name);
     const result = await runVolumeRestore({
@@ -126,7 +131,11 @@ export async function placeOnNode(
 
 async function sharesOf(
   parts: NodeParts,
-  request: { readonly backup: string; readonly from: string },
+  request: {
+    readonly backup: string;
+    readonly from: string;
+    readonly identities?: readonly string[];
+  },
   context: NodePhaseContext,
 ): Promise<Share[]> {
   const state = await parts.repository.catchUp(context.signal);
@@ -140,7 +149,7 @@ async function sharesOf(
       },
     );
   }
-  const manifest = await parts.readManifest(backup, context.signal);
+  const manifest = await parts.readManifest(backup, context.signal, request.identities);
   const node = manifest.nodes.find((candidate) => candidate.name === request.from);
   if (node === undefined) {
     throw new AppError("not-found", `Backup ${backup.name} has no node ${request.from}.`, {

@@ -15,6 +15,8 @@ import { findBackup } from "../cas/log/find-backup.ts";
 import { newestComplete } from "../cas/log/state.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import { readManifest } from "../cas/format/manifest.ts";
+import type { FrameOpener } from "../cas/keys/frame-opener.ts";
+import type { NodeEncryption } from "./member-config.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { OpenLanes } from "../cas/read/restore-lanes.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/read/restore.ts";
@@ -39,6 +41,8 @@ export type OfflineOptions = {
   readonly concurrency: number;
   /** The threads of a restore; in this one unless told. */
   readonly openLanes?: OpenLanes;
+  /** Where the repository is encrypted. */
+  readonly encryption?: NodeEncryption | undefined;
   readonly signal?: AbortSignal;
 };
 
@@ -97,6 +101,7 @@ export async function openOffline(options: OfflineOptions): Promise<Offline> {
       doors,
       node: "offline",
       readOnly: true,
+      encryption: options.encryption,
       ...(signal === undefined ? {} : { signal }),
     });
     return new Offline(options, repository, catalog);
@@ -111,11 +116,13 @@ export class Offline implements Disposable {
   readonly #options: OfflineOptions;
   readonly #repository: Repository;
   readonly #catalog: Catalog;
+  readonly #opener: FrameOpener;
 
   constructor(options: OfflineOptions, repository: Repository, catalog: Catalog) {
     this.#options = options;
     this.#repository = repository;
     this.#catalog = catalog;
+    this.#opener = repository.openerFor(options.encryption?.identities);
   }
 
   /** All backups of the site, of every cluster, oldest first. */
@@ -127,7 +134,13 @@ export class Offline implements Disposable {
   /** One backup, whole. */
   async showBackup(wanted: string): Promise<BackupDetail> {
     const { retention, cluster, site } = this.#options;
-    return await detailOf(this.#repository, wanted, { retention, cluster, site: site.name });
+    const { site: stored } = this.#repository;
+    return await detailOf(this.#repository, wanted, {
+      retention,
+      cluster,
+      site: site.name,
+      readManifest: (backup) => readManifest(stored, backup, this.#options.signal, this.#opener),
+    });
   }
 
   /** Verifies one backup, or all. */
@@ -234,7 +247,8 @@ export class Offline implements Disposable {
         context: { reason: "backup-incomplete", problems: record.problems },
       });
     }
-    const manifest = await readManifest(this.#repository.site, record);
+    const { site } = this.#repository;
+    const manifest = await readManifest(site, record, this.#options.signal, this.#opener);
     for (const name of request.nodes ?? []) mustHaveNode(manifest, name);
     const shares = manifest.nodes
       .toSorted((a, b) => (a.name < b.name ? -1 : 1))
@@ -265,6 +279,7 @@ export class Offline implements Disposable {
       state: () => this.#repository.state,
       concurrency: this.#options.concurrency,
       cacheBytes: SOURCE_CACHE_BYTES,
+      opener: this.#opener,
     });
   }
 }

@@ -6,7 +6,7 @@
  */
 import { z } from "zod";
 import { AppError } from "../base/error.ts";
-import { segmentRefSchema } from "../cas/log/entry.ts";
+import { keysSchema, segmentRefSchema } from "../cas/log/entry.ts";
 import { treeRootSchema } from "../cas/format/tree.ts";
 
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
@@ -128,12 +128,16 @@ export const phaseRequestSchema = z.strictObject({
 });
 export type PhaseRequest = z.infer<typeof phaseRequestSchema>;
 
+/** Of age, for one restore of an encrypted repository: never written down. */
+export const identitiesSchema = z.array(z.string().max(4000)).max(100).exactOptional();
+
 export const planRequestSchema = z.strictObject({
   site: randomId,
   backup: randomId,
   from: z.string(),
   paths: z.array(z.string()),
   isPartial: z.boolean(),
+  identities: identitiesSchema,
 });
 /** What a restore would do to one volume of one node. */
 export const volumePlanSchema = z.strictObject({
@@ -181,6 +185,7 @@ export const placeInputSchema = z.strictObject({
   from: z.string(),
   paths: z.array(z.string()),
   product: json,
+  identities: identitiesSchema,
 });
 /** Input of the core phase `store`. */
 export const storeInputSchema = z.strictObject({ lookUpAll: z.boolean(), product: json });
@@ -262,6 +267,7 @@ export const nodeStoredSchema = z.strictObject({
   problemCount: z.number(),
   plannedAt: z.number(),
   mirrors: z.array(mirrorSentSchema),
+  keys: keysSchema,
 });
 export type NodeStoredAnswer = z.infer<typeof nodeStoredSchema>;
 

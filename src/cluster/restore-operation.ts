@@ -35,6 +35,8 @@ export type RestoreRequest = {
   readonly paths?: readonly string[];
   /** Restore a backup that is marked incomplete. */
   readonly incomplete?: boolean;
+  /** Of age, where the repository is encrypted: kept in memory, for this restore. */
+  readonly identities?: readonly string[];
 };
 
 /** What a restore would do. */
@@ -104,7 +106,13 @@ export async function planRestore(
           node,
           {
             method: "plan",
-            body: { site: parts.site.id, backup: backup.backup, from: pair.from, ...restore },
+            body: {
+              site: parts.site.id,
+              backup: backup.backup,
+              from: pair.from,
+              ...restore,
+              ...identitiesOf(request),
+            },
             answer: planAnswerSchema,
           },
           { timeoutMs: PLAN_TIMEOUT_MS, patienceMs: 10_000, signal },
@@ -294,6 +302,7 @@ async function runPhases(
           backup: chosen.backup.backup,
           from: mustGetPair(chosen.pairs, node.name).from,
           paths: [...(request.paths ?? [])],
+          ...identitiesOf(request),
           product: run.inputFor(node),
         }));
         for (const [node, answer] of answers) {
@@ -323,7 +332,7 @@ async function choose(
       },
     );
   }
-  const manifest = await parts.site.readManifest(backup, signal);
+  const manifest = await parts.site.readManifest(backup, signal, request.identities);
   if (manifest.product !== parts.product.kind) {
     throw new AppError(
       "refused",
@@ -339,6 +348,10 @@ async function choose(
   const isWhole = manifest.nodes.every(({ name }) => pairs.some(({ from }) => from === name));
   const restore = { isPartial: paths.length > 0 || !isWhole, paths };
   return { backup, manifest, pairs, restore };
+}
+
+function identitiesOf({ identities }: RestoreRequest): { identities?: string[] } {
+  return identities === undefined ? {} : { identities: [...identities] };
 }
 
 function resultOf(chosen: Chosen, placed: ReadonlyMap<string, Placed>): Restored {

@@ -18,6 +18,7 @@ import type { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { SiteLimits } from "../sites/limited-site.ts";
 import type { Prices, Usage } from "../sites/prices.ts";
 import type { Site } from "../sites/site.ts";
+import type { NodeEncryption } from "./member-config.ts";
 import { ReadFaults } from "./read-faults.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
 import type { FoundSite, SiteRole } from "./site-roles.ts";
@@ -54,6 +55,7 @@ export type SiteSetOptions = {
   /** Of the chunk sources. */
   readonly concurrency: number;
   readonly decode?: FrameDecoder;
+  readonly encryption?: NodeEncryption | undefined;
 };
 
 /** How long one of several sites may take to show the end of its log. */
@@ -94,12 +96,13 @@ export class SiteSet implements AsyncDisposable {
       failed: undefined,
     }));
     this.#catalogs = new SiteCatalogs(options.doors.databases, options.dataFolder);
-    const { concurrency, decode, doors } = options;
+    const { concurrency, decode, doors, encryption } = options;
     const looked = () => this.look(this.#stop.signal, { maxAgeMs: NEXT_LOOK_MS });
     this.sources = new SiteSources({
       clock: doors.clock,
       concurrency,
       ...(decode === undefined ? {} : { decode }),
+      identities: encryption?.identities,
       faults: this.faults,
       next: this.#slots.length === 1 ? undefined : async (used) => nextToRead(await looked(), used),
     });
@@ -372,10 +375,17 @@ export class SiteSet implements AsyncDisposable {
     slot.location = site.location;
     const found = await readHeader(site, { signal });
     const catalog = this.#catalogs.open(name, site.location, found);
-    const repository = await Repository.open({ site, catalog, doors, node, signal });
+    const repository = await Repository.open({
+      site,
+      catalog,
+      doors,
+      node,
+      encryption: this.#options.encryption,
+      signal,
+    });
     const openSource = (how?: SourceHow): ChunkSource => this.sources.open(slot.open!, how);
-    const read: ReadManifest = (backup, call) =>
-      this.sources.readManifest(slot.open!, backup, call);
+    const read: ReadManifest = (backup, call, identities) =>
+      this.sources.readManifest(slot.open!, backup, call, identities);
     const { site: id } = found.header;
     slot.open = { name, id, repository, catalog, openSource, readManifest: read };
     return slot.open;

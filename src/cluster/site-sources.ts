@@ -11,6 +11,7 @@ import { readManifest } from "../cas/format/manifest.ts";
 import type { Repository } from "../cas/log/repository.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
 import { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { FrameOpener } from "../cas/keys/frame-opener.ts";
 import { Failover, mayBeElsewhere } from "../cas/read/failover.ts";
 import type { ReadFaultKind } from "../cas/read/failover.ts";
 import type { ReadFaults } from "./read-faults.ts";
@@ -19,12 +20,18 @@ import type { ReadFaults } from "./read-faults.ts";
 export type SourceSite = { readonly name: string; readonly repository: Repository };
 
 /** The manifest of a backup that a site lists, from wherever it is whole. */
-export type ReadManifest = (backup: BackupRecord, signal?: AbortSignal) => Promise<Manifest>;
+export type ReadManifest = (
+  backup: BackupRecord,
+  signal?: AbortSignal,
+  identities?: readonly string[],
+) => Promise<Manifest>;
 
 /** How a source reads. */
 export type SourceHow = {
   /** From this site and no other. */
   readonly alone?: boolean;
+  /** Of age, beside those that the node is configured with. */
+  readonly identities?: readonly string[] | undefined;
 };
 
 export type SiteSourcesOptions = {
@@ -32,6 +39,8 @@ export type SiteSourcesOptions = {
   /** Requests at once of one source. */
   readonly concurrency: number;
   readonly decode?: FrameDecoder;
+  /** With which everything is opened, where the node is configured so. */
+  readonly identities?: readonly string[] | undefined;
   readonly faults: ReadFaults;
   /** The best site that answers, but for these; nobody where there is one site only. */
   readonly next: ((used: ReadonlySet<string>) => Promise<SourceSite | undefined>) | undefined;
@@ -58,10 +67,11 @@ export class SiteSources {
     site: SourceSite,
     backup: BackupRecord,
     signal?: AbortSignal,
+    identities?: readonly string[],
   ): Promise<Manifest> {
     const { next, clock, faults } = this.#options;
     const read = ({ repository }: SourceSite, record: BackupRecord, inner?: AbortSignal) =>
-      readManifest(repository.site, record, inner);
+      readManifest(repository.site, record, inner, this.#openerOf(repository, identities));
     if (next === undefined) return await read(site, backup, signal);
     const { id, birth } = backup.manifest;
     const fault = {
@@ -90,6 +100,10 @@ export class SiteSources {
     return await failover.read({ here, there, onSilent: note }, signal);
   }
 
+  #openerOf(repository: Repository, identities: readonly string[] = []): FrameOpener {
+    return repository.openerFor([...identities, ...(this.#options.identities ?? [])]);
+  }
+
   #openAfter(before: ReadonlySet<string>, site: SourceSite, how: SourceHow): ChunkSource {
     const { clock, concurrency, decode, faults, next } = this.#options;
     const { repository } = site;
@@ -105,6 +119,7 @@ export class SiteSources {
       state: () => repository.state,
       concurrency,
       cacheBytes: SOURCE_CACHE_BYTES,
+      opener: this.#openerOf(repository, how.identities),
       ...(decode === undefined ? {} : { decode }),
       // Who reads one site alone has a report of its own.
       onFault: (fault) => {

@@ -3,7 +3,6 @@
  * The repository is read for the manifest alone; nothing is written anywhere.
  */
 import { AppError } from "../base/error.ts";
-import { readManifest } from "../cas/format/manifest.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
 import { newestComplete } from "../cas/log/state.ts";
 import type { ProductCheck } from "../products/product.ts";
@@ -43,7 +42,7 @@ export async function verifyDatabase(
       guidance: "Name one; `astacus list` shows what there is.",
     });
   }
-  const manifest = await readManifest(repository.site, backup, signal);
+  const manifest = await parts.site.readManifest(backup, signal);
   context.progress({ phase: "database" });
   const checks = await product.checkDatabase(
     { doors, operation: context.id, signal, say: (message) => context.say(message) },

@@ -21,7 +21,7 @@ import type { ShareVerifier } from "../products/share-verifier.ts";
 /** What to look at, and with what. */
 export type VerifySharesOptions = {
   readonly repository: Pick<Repository, "site">;
-  readonly source: Pick<ChunkSource, "fetch" | "fetchMany">;
+  readonly source: Pick<ChunkSource, "fetch" | "fetchMany"> & Partial<Pick<ChunkSource, "opener">>;
   /** Reading all files of all backups would cost their sum: one is looked at. */
   readonly backup: BackupRecord | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -36,11 +36,13 @@ export async function verifyShares(
   options: VerifySharesOptions,
 ): Promise<VerifyReport> {
   const { backup, repository, signal } = options;
+  const { opener } = options.source;
+  if (opener?.canOpen() === false) return report;
   const isSound = report.backups.some(({ id, ok }) => ok && id === backup?.backup);
   if (!report.deep || backup === undefined || !isSound) return report;
   const verify = (options.verifierOf ?? verifierOf)(backup.product);
   if (verify === undefined) return report;
-  const manifest = await readManifest(repository.site, backup, signal);
+  const manifest = await readManifest(repository.site, backup, signal, opener);
   const problems: VerifyProblem[] = [];
   let problemCount = 0;
   for (const node of manifest.nodes) {

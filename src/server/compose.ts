@@ -24,6 +24,7 @@ import { createProduct } from "../products/create-product.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
 import type { Config, SiteConfig } from "./config.ts";
 import { createHttpNetwork } from "./http-network.ts";
+import { openEncryption } from "./config-encryption.ts";
 import type { HttpNetworkOptions } from "./http-network.ts";
 import { openSite } from "./open-site.ts";
 
@@ -62,8 +63,10 @@ export async function openNode(
   const counters = new Map<string, CountingSite>();
   const member = await Member.open({
     config: memberConfig,
+  const encryption = await openEncryption(config);
     doors,
     sites: config.sites.map((site, index) => configuredSite(site, { index, doors, counters })),
+    ...(encryption === undefined ? {} : { encryption }),
     product,
     version,
     openPlane: ({ chunker }) =>

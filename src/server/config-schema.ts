@@ -9,6 +9,7 @@ import { durationField, pathField, secretField, sizeField } from "../base/fields
 import { productSchema } from "./config-products.ts";
 import { retentionRules } from "./config-retention.ts";
 import { httpAddress, nameField } from "./config-names.ts";
+import { encryptionSchema } from "./config-encryption.ts";
 import { siteSchema } from "./config-sites.ts";
 
 /** The port of every node, where nothing else is said. */
@@ -251,6 +252,7 @@ export const configSchema = z.strictObject({
     .strictObject({
       level: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
         description: "The least important messages that are still written.",
+  encryption: encryptionSchema,
       }),
     })
     .prefault({})

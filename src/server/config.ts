@@ -19,6 +19,7 @@ import { lockOf } from "./config-bucket.ts";
 import { checkAcross, unknownName } from "./config-checks.ts";
 import type { AzureSiteSettings, GcsSiteSettings } from "./config-cloud-sites.ts";
 import { childOf, outlineOf } from "./config-outline.ts";
+import type { EncryptionConfig } from "./config-encryption.ts";
 import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
 import type { Finding } from "./config-problems.ts";
 import { resolveProductPaths } from "./config-products.ts";
@@ -133,6 +134,8 @@ export type SharedConfig = {
   readonly sites: readonly [SiteConfig, ...SiteConfig[]];
   readonly retention: RetentionPolicy;
   readonly undoWindowMs: number;
+  /** Where the repository is encrypted. */
+  readonly encryption?: EncryptionConfig;
   readonly backup: {
     readonly attempts: number;
     readonly workers: number;
@@ -312,6 +315,7 @@ function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
       memoryBytes: file.limits.memory,
       requestBodyBytes: file.limits.requestBody,
       requestTimeoutMs: file.limits.requestTimeout,
+    ...(file.encryption === undefined ? {} : { encryption: file.encryption }),
       leaseTimeMs: file.limits.leaseTime,
     },
     logLevel: file.log.level,

@@ -16,6 +16,8 @@ const restoreBody = z.strictObject({
     .exactOptional(),
   paths: z.array(z.string().min(1).max(4096)).max(1000).exactOptional(),
   incomplete: z.boolean().exactOptional(),
+  /** Of age; kept in memory, for this call and its operation. */
+  identities: z.array(z.string().min(1).max(4000)).max(100).exactOptional(),
 });
 
 /** POST /v1/restores/plan */

@@ -6,9 +6,22 @@ import { describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { AppError } from "../../src/base/error.ts";
 import { realRandom } from "../../src/base/random.ts";
-import { drawNodeKeys } from "../../src/cas/format/node-keys.ts";
+import {
+  drawNodeKeys,
+  fingerprintOf,
+  formatNodeKeys,
+  parseNodeKeys,
+} from "../../src/cas/format/node-keys.ts";
+import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
+import { decodeFrame, isStoredFrame, openPack } from "../../src/cas/format/pack.ts";
+import type { FrameRow } from "../../src/cas/format/pack.ts";
+import { Sealer, sessionIdOf } from "../../src/cas/format/seal.ts";
+import { rotateKeys } from "../../src/cas/keys/rotate-keys.ts";
+import { decodeEntry, encodeEntry, previousOf } from "../../src/cas/log/entry.ts";
+import { emptyState } from "../../src/cas/log/state.ts";
 import { drawId } from "../../src/cas/format/ids.ts";
 import { Rig, RiggedFiles } from "./backup-rig.ts";
+import { HEADER, HEADER_HASH, nextEntry } from "./log-builder.ts";
 import { ENCRYPTION, READER, STRANGER } from "./encryption-keys.ts";
 
 const MARK = "Zwetschgenmus-";
@@ -151,6 +164,146 @@ describe("an encrypted repository", () => {
     await rig.backup();
     await rig.backup({ lookUpAll: true });
     expect((await rig.openRepository()).state.backups.size).toBe(2);
+  });
+});
+
+describe("rotation", () => {
+  test("lets a new identity read what was stored before, and what comes", async () => {
+    await using rig = await openRig();
+    fill(rig);
+    const { stored } = await rig.backup();
+    const recipients = [STRANGER.recipient];
+    const repository = await rig.openRepository();
+    const result = await rotateKeys(repository, {
+      identities: IDENTITIES,
+      recipients,
+      operation: drawId(realRandom),
+    });
+    expect(result).toEqual({ rewrapped: 2, unchanged: 0 });
+    rig.identities = [STRANGER.identity];
+    const found = await rig.read(stored.volumes[0]!.listing);
+    expect(found.get("noise")?.bytes).toEqual(rig.contents().get("noise"));
+    // The log leads to the new objects; the old ones lie there still.
+    rig.identities = IDENTITIES;
+    expect((await errorOf(rig.read(stored.volumes[0]!.listing))).kind).toBe("permission");
+    const keys = [...rig.site.objects.keys()].filter((key) => key.startsWith("key/"));
+    expect(keys).toHaveLength(4);
+  });
+
+  test("changes nothing without an identity that fits, and nothing the second time", async () => {
+    await using rig = await openRig();
+    await rig.backup();
+    const repository = await rig.openRepository();
+    const operation = drawId(realRandom);
+    const recipients = [STRANGER.recipient];
+    const { sequence } = repository.state;
+    const wrong = rotateKeys(repository, {
+      identities: [STRANGER.identity],
+      recipients,
+      operation,
+    });
+    expect((await errorOf(wrong)).kind).toBe("permission");
+    expect((await repository.catchUp()).sequence).toBe(sequence);
+    const how = { identities: IDENTITIES, recipients, operation };
+    // One of the node's share, one of the manifest.
+    expect((await rotateKeys(repository, how)).rewrapped).toBe(2);
+    expect(await rotateKeys(repository, how)).toEqual({ rewrapped: 0, unchanged: 2 });
+  });
+});
+
+describe("sealed bytes", () => {
+  const sealer = new Sealer({ ...ENCRYPTION.keys, repository: "ab".repeat(16) });
+  const session = { id: sessionIdOf(randomBytes(32)), key: randomBytes(32) };
+  const pack = (() => {
+    const builder = new PackBuilder({
+      kind: "data",
+      packSizeBytes: 1_000_000,
+      compression: { level: 1 },
+      salt: () => randomBytes(16),
+      sealing: { sealer, session },
+    });
+    for (let index = 0; index < 4; index++) {
+      const bytes = Buffer.concat([Buffer.from([index]), randomBytes(40_000)]);
+      builder.add(sealer.chunkId(bytes), bytes);
+    }
+    return builder.finish()!;
+  })();
+  const openingOf = (frame: FrameRow, by = sealer): Uint8Array =>
+    by.frameOpening(frame.seal!, by.frameKey(frame.seal!.origin, session.key));
+  const cut = ({ offset, storedLength }: FrameRow): Uint8Array =>
+    pack.bytes.slice(offset, offset + storedLength);
+
+  test("are read back from the pack, by checksum and by key", () => {
+    const { frames } = openPack(pack.bytes, pack.id, "pack", sealer);
+    expect(frames).toHaveLength(4);
+    for (const frame of frames) {
+      expect(isStoredFrame(cut(frame), frame, sealer)).toBe(true);
+      const raw = decodeFrame(cut(frame), frame, "frame", openingOf(frame));
+      expect(sealer.isChunk(raw, frame.chunks[0]!.id)).toBe(true);
+    }
+  });
+
+  test("are refused when flipped, cut, swapped, of another repository or at another number", () => {
+    const [first, second] = pack.directory.frames as readonly [FrameRow, FrameRow];
+    const flipped = cut(first);
+    flipped[17] = (flipped[17] ?? 0) ^ 1;
+    const other = new Sealer({ ...ENCRYPTION.keys, repository: "cd".repeat(16) });
+    const { origin } = first.seal!;
+    const renumbered = { ...first, seal: { origin, number: 1 } };
+    const renamed = {
+      ...first,
+      seal: { origin: { ...origin, kind: "metadata" as const }, number: 0 },
+    };
+    for (const [stored, row, by] of [
+      [flipped, first, sealer],
+      [cut(first).subarray(0, -1), { ...first, storedLength: first.storedLength - 1 }, sealer],
+      [cut(second), first, sealer],
+      [cut(first), renumbered, sealer],
+      [cut(first), renamed, sealer],
+      [cut(first), first, other],
+    ] as const) {
+      expect(() => decodeFrame(stored, row, "frame", openingOf(row, by))).toThrow("does not open");
+    }
+    expect(isStoredFrame(flipped, first, sealer)).toBe(false);
+    expect(isStoredFrame(cut(second), first, sealer)).toBe(false);
+  });
+
+  test("of an object are those of its kind and its content only", () => {
+    const plain = new TextEncoder().encode("state");
+    const sealed = sealer.sealObject("checkpoint", plain);
+    expect(sealer.sealObject("checkpoint", plain)).toEqual(sealed);
+    expect(Buffer.from(sealer.openObject("checkpoint", sealed, "it")).toString()).toBe("state");
+    expect(() => sealer.openObject("index", sealed, "it")).toThrow("does not open");
+    for (let at = 0; at < sealed.length; at++) {
+      const damaged = sealed.slice();
+      damaged[at] = (damaged[at] ?? 0) ^ 0x10;
+      expect(() => sealer.openObject("checkpoint", damaged, "it")).toThrow(AppError);
+      expect(() => sealer.openObject("checkpoint", sealed.subarray(0, at), "it")).toThrow(AppError);
+    }
+  });
+
+  test("of a log entry belong to its place", () => {
+    const header = { ...HEADER };
+    const entry = nextEntry(emptyState(HEADER_HASH, header), {
+      kind: "note",
+      body: { text: MARK },
+    });
+    const bytes = encodeEntry(entry, sealer);
+    expect(Buffer.from(bytes).toString()).not.toContain(MARK);
+    expect(decodeEntry(bytes, 1, sealer)).toEqual(entry);
+    expect(previousOf(bytes, 1)).toBe(entry.previous);
+    const moved = JSON.parse(Buffer.from(bytes).toString()) as { sequence: number };
+    const replayed = new TextEncoder().encode(JSON.stringify({ ...moved, sequence: 2 }));
+    expect(() => decodeEntry(replayed, 2, sealer)).toThrow("another place");
+    expect(() => decodeEntry(encodeEntry(entry), 1, sealer)).toThrow(AppError);
+    expect(() => decodeEntry(bytes, 1)).toThrow(AppError);
+  });
+
+  test("of a node key file are read as written, and refused when anything is changed", () => {
+    const text = formatNodeKeys(ENCRYPTION.keys);
+    expect(fingerprintOf(parseNodeKeys(text, "file"))).toBe(fingerprintOf(ENCRYPTION.keys));
+    expect(() => parseNodeKeys(text.slice(0, -3), "file")).toThrow("not a node key file");
+    expect(() => parseNodeKeys(text.replace("KEY-1-", "KEY-1-A"), "file")).toThrow(AppError);
   });
 });
 

@@ -115,7 +115,7 @@ export const recipientsSchema = z.array(recipientSchema).min(1).max(100);
 const keySchema = z.strictObject({ id: hashSchema, birth: birthSchema });
 
 /** Key objects that an entry brings; left out in plain repositories, and where there are none. */
-const keysSchema = z
+export const keysSchema = z
   .array(keySchema.extend({ recipients: recipientsSchema }))
   .min(1)
   .max(NAME_COUNT_MAX)

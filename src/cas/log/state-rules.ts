@@ -162,12 +162,14 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
     voidBecause: backupFault,
     effect(draft, body, entry) {
       const { sequence, time, operation } = entry;
-      draft.edit("backups").set(body.backup, { ...body, sequence, time, operation });
+      // Its keys are in a table of their own.
+      const { keys, ...record } = body;
+      draft.edit("backups").set(body.backup, { ...record, sequence, time, operation });
       draft.edit("everIds").add(body.backup);
       // A repack spoke for the list that was there then, not for this one.
       if (draft.state.moves.has(body.backup)) draft.edit("moves").delete(body.backup);
       makeCurrent(draft, body.segments, sequence);
-      addKeys(draft, body.keys);
+      addKeys(draft, keys);
       revive(draft, body.revived);
       if (draft.state.keeps.has(operation)) draft.edit("keeps").delete(operation);
     },

@@ -61,7 +61,7 @@ export async function archiveBackup(
     });
   }
   const manifest = await (parts.readManifest?.(record, signal) ??
-    readManifest(repository.site, record, signal));
+    readManifest(repository.site, record, signal, parts.source.opener));
   const archive = await archiveFiles({
     volumes: chooseVolumes(manifest, request.nodes),
     source,

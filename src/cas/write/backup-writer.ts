@@ -344,7 +344,7 @@ export class NodeBackup implements Disposable {
   async #send(pack: SealedPack): Promise<void> {
     const { repository, signal, plane } = this.#options;
     signal?.throwIfAborted();
-    await this.#storeKey();
+    await this.#storeKey(pack);
     const birth = repository.state.sequence;
     const sizeBytes = pack.bytes.length;
     const mirrored = this.#mirrors.send(pack);
@@ -366,8 +366,10 @@ export class NodeBackup implements Disposable {
   }
 
   /** What is sealed under a key is worth nothing before the key is safe. */
-  async #storeKey(): Promise<void> {
-    if (this.#session === undefined) return;
+  async #storeKey({ directory }: SealedPack): Promise<void> {
+    // All frames of a new pack are under one key; that of all nodes is no session's.
+    const id = directory.frames[0]?.seal?.origin.session;
+    if (this.#session === undefined || id === undefined) return;
     const { signal } = this.#options;
     this.#journal.addKey(await this.#session.store(signal === undefined ? {} : { signal }));
   }
