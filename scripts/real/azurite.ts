@@ -5,10 +5,13 @@
  *   bun scripts/real/azurite.ts install
  *   bun scripts/real/azurite.ts up --port 10000 --directory ./azure-data
  */
-import { BlobServiceClient, StorageSharedKeyCredential } from "@azure/storage-blob";
+import * as sdk from "@azure/storage-blob";
 import * as fs from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { openAzureService } from "../../src/sites/azure-client.ts";
+import { HttpExchange } from "../../src/sites/http-exchange.ts";
+import { makeCertificates } from "./certificates.ts";
 import { cacheBase } from "./go-build.ts";
 import type { Missing } from "./missing.ts";
 import { endServer, freePorts, isRunning, startServer, until } from "./server-process.ts";
@@ -29,6 +32,8 @@ export type RealAzure = {
   readonly account: string;
   readonly accountKey: string;
   readonly container: string;
+  /** PEM file of the authority, with `tls`. */
+  readonly caFile?: string;
   /** Ends the emulator and waits until it is gone; its directory stays. */
   stop(): Promise<void>;
 };
@@ -62,29 +67,43 @@ export async function installAzurite(): Promise<string | Missing> {
 export async function startAzurite(options: {
   readonly directory: string;
   readonly port?: number;
+  /** https with an authority of its own, and tokens beside keys; needs openssl. */
+  readonly tls?: boolean;
 }): Promise<RealAzure | Missing> {
   const program = await installAzurite();
   if (typeof program !== "string") return program;
   const directory = resolve(options.directory);
   fs.mkdirSync(join(directory, "root"), { recursive: true });
   const logFile = join(directory, "azurite.log");
+  const tlsFolder = join(directory, "tls");
+  const made = options.tls === true ? await makeCertificates(tlsFolder) : undefined;
+  if (made !== undefined && "missing" in made) return made;
+  const caFile = made?.client.caFile;
   for (let attempt = 1; ; attempt += 1) {
     const [free = 0] = freePorts(1);
     const port = options.port ?? free;
     const server = startServer({
-      argv: [process.execPath, program, ...flagsOf(port, join(directory, "root"))],
+      argv: [
+        process.execPath,
+        program,
+        ...flagsOf(port, join(directory, "root")),
+        ...(caFile === undefined ? [] : tlsFlagsOf(tlsFolder)),
+      ],
       logFile,
       processFile: join(directory, "process.json"),
       isLasting: false,
     });
-    const endpoint = `http://127.0.0.1:${port}/${ACCOUNT}`;
+    const scheme = caFile === undefined ? "http" : "https";
+    const endpoint = `${scheme}://127.0.0.1:${port}/${ACCOUNT}`;
+    const authorities = caFile === undefined ? undefined : fs.readFileSync(caFile, "utf8");
     await until("azurite", START_DEADLINE_MS, async () => {
-      return !isRunning(server) || (await answers(endpoint));
+      return !isRunning(server) || (await answers(endpoint, authorities));
     });
     if (isRunning(server)) {
-      await makeContainer(endpoint);
+      await makeContainer(endpoint, authorities);
       const stop = async () => await endServer(server, { signal: "SIGTERM", patienceMs: 3_000 });
-      return { endpoint, account: ACCOUNT, accountKey: ACCOUNT_KEY, container: CONTAINER, stop };
+      const known = { account: ACCOUNT, accountKey: ACCOUNT_KEY, container: CONTAINER };
+      return { endpoint, ...known, ...(caFile === undefined ? {} : { caFile }), stop };
     }
     // Between finding a port and using it somebody else may take it.
     if (options.port !== undefined || attempt >= START_TRIES) {
@@ -100,19 +119,28 @@ function flagsOf(port: number, location: string): string[] {
   return [...address, "--location", location, ...quiet];
 }
 
-async function answers(endpoint: string): Promise<boolean> {
+function tlsFlagsOf(folder: string): string[] {
+  const files = ["--cert", join(folder, "server.crt"), "--key", join(folder, "server.key")];
+  return [...files, "--oauth", "basic"];
+}
+
+async function answers(endpoint: string, authorities: string | undefined): Promise<boolean> {
   try {
     // Any answer will do: without credentials it is a refusal.
-    await fetch(endpoint, { signal: AbortSignal.timeout(5_000) });
+    await fetch(endpoint, {
+      signal: AbortSignal.timeout(5_000),
+      ...(authorities === undefined ? {} : { tls: { ca: authorities } }),
+    });
     return true;
   } catch {
     return false;
   }
 }
 
-async function makeContainer(endpoint: string): Promise<void> {
-  const credential = new StorageSharedKeyCredential(ACCOUNT, ACCOUNT_KEY);
-  const service = new BlobServiceClient(endpoint, credential);
+async function makeContainer(endpoint: string, authorities: string | undefined): Promise<void> {
+  const account = { name: "azurite", endpoint, account: ACCOUNT, accountKey: ACCOUNT_KEY };
+  const network = { timeoutMs: 30_000, ...(authorities === undefined ? {} : { authorities }) };
+  const service = openAzureService(sdk, account, new HttpExchange(network));
   await service.getContainerClient(CONTAINER).createIfNotExists();
 }
 

@@ -29,6 +29,8 @@ export type AzureSiteSettings = CloudSiteSettings & {
   readonly accountKey?: Secret;
   readonly connectionString?: Secret;
   readonly sasToken?: Secret;
+  readonly identity?: "machine";
+  readonly clientId?: string;
   readonly accessTier?: AzureAccessTier;
 };
 
@@ -85,6 +87,18 @@ export const azureSiteSchema = z
           "A shared access signature in place of the key, with the permissions to read, add, create, " +
           "write, delete and list.",
       }),
+    identity: z
+      .literal("machine")
+      .optional()
+      .meta({
+        description:
+          "In place of a key: the identity of the machine, app or pod, as the cloud assigned it. " +
+          "Needs https.",
+      }),
+    clientId: z.string().min(1).optional().meta({
+      expected: "the client id of an identity",
+      description: "Which identity, where the machine has several.",
+    }),
     accessTier: z.enum(["Hot", "Cool", "Cold"]).optional().meta({
       description: "Where new objects lie; the account's own default if left out.",
     }),

@@ -6,6 +6,7 @@ import type * as Sdk from "@azure/storage-blob";
 import type { BlobServiceClient, StoragePipelineOptions } from "@azure/storage-blob";
 import { Readable } from "node:stream";
 import { AppError } from "../base/error.ts";
+import { openAzureIdentity } from "./azure-identity.ts";
 import type { HttpExchange } from "./http-exchange.ts";
 
 /** Whose account it is, and by what right. */
@@ -19,6 +20,10 @@ export type AzureAccount = {
   readonly connectionString?: string;
   /** A shared access signature: what stands behind the question mark. */
   readonly sasToken?: string;
+  /** The identity of the machine, app or pod. */
+  readonly identity?: "machine";
+  /** Which identity, where the machine has several. */
+  readonly clientId?: string;
 };
 
 type SdkClient = NonNullable<StoragePipelineOptions["httpClient"]>;
@@ -36,15 +41,20 @@ export function openAzureService(
     // The first try counts; retrying-site.ts does the rest.
     retryOptions: { maxTries: 1 },
   };
-  const { connectionString, accountKey, sasToken } = account;
-  if ([connectionString, accountKey, sasToken].filter((one) => one !== undefined).length !== 1) {
-    throw wrong(account, "needs exactly one of accountKey, connectionString and sasToken");
+  const { connectionString, accountKey, sasToken, identity } = account;
+  const given = [connectionString, accountKey, sasToken, identity];
+  if (given.filter((one) => one !== undefined).length !== 1) {
+    throw wrong(account, "needs one of accountKey, connectionString, sasToken and identity");
   }
   try {
     if (connectionString !== undefined) {
       return sdk.BlobServiceClient.fromConnectionString(connectionString, options);
     }
     const address = addressOf(account);
+    if (identity !== undefined) {
+      const tokens = openAzureIdentity(account, exchange);
+      return new sdk.BlobServiceClient(address, tokens, options);
+    }
     if (accountKey === undefined) {
       const query = (sasToken ?? "").replace(/^\?/, "");
       return new sdk.BlobServiceClient(
@@ -72,7 +82,8 @@ function addressOf(account: AzureAccount): string {
 function wrong({ name }: AzureAccount, what: string): AppError {
   return new AppError("config", `Site ${name} ${what}.`, {
     guidance:
-      "Name account and accountKey, or a connectionString, or account (or endpoint) and sasToken.",
+      "Name account and accountKey, or a connectionString, or account (or endpoint) and sasToken, or " +
+      "account and identity.",
     context: { site: name },
   });
 }
