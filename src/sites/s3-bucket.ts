@@ -18,7 +18,7 @@ import { FetchHandler } from "./fetch-handler.ts";
 import type { S3Transport } from "./fetch-handler.ts";
 import { NodeHandler } from "./node-handler.ts";
 import { throwIfCancelled } from "./object-key.ts";
-import { isExpiry, s3Error, s3Failure } from "./s3-error.ts";
+import { mayBeExpiry, s3Error, s3Failure } from "./s3-error.ts";
 import type { S3Place } from "./s3-error.ts";
 import { readAuthorities, s3Credentials, s3KeyPrefix } from "./s3-options.ts";
 import type { S3SiteOptions } from "./s3-options.ts";
@@ -26,6 +26,9 @@ import type { SiteCall } from "./site.ts";
 
 const CONCURRENCY = 16;
 const REQUEST_TIMEOUT_MS = 60_000;
+
+/** Credentials that were fetched within this time and are refused are not refused for their age. */
+const RENEWAL_PAUSE_MS = 1_000;
 
 /** One request's options for the SDK. */
 export type SdkCall = { readonly abortSignal?: AbortSignal };
@@ -43,6 +46,9 @@ export class S3Bucket {
   readonly #permits: Semaphore;
   readonly #clock: Clock;
   readonly #isRenewable: boolean;
+  /** How often credentials were fetched because the store refused the former ones. */
+  #renewals = 0;
+  #renewedAtMs = Number.NEGATIVE_INFINITY;
   #skewMs: number | undefined;
 
   private constructor(
@@ -117,14 +123,16 @@ export class S3Bucket {
     work: (how: SdkCall) => Promise<T>,
   ): Promise<T> {
     throwIfCancelled(options.signal);
+    let renewals = this.#renewals;
     try {
       // The deadline of a request begins after the wait, which is not the server's fault.
       using _permit = await this.#permits.acquire(options.signal);
+      renewals = this.#renewals;
       return await work(options.signal === undefined ? {} : { abortSignal: options.signal });
     } catch (thrown) {
       throwIfCancelled(options.signal);
       const error = s3Error(thrown, this.place(key));
-      throw isExpiry(thrown) && (await this.#renewed()) ? againWith(error) : error;
+      throw mayBeExpiry(thrown) && (await this.#renew(renewals)) ? againWith(error) : error;
     }
   }
 
@@ -138,16 +146,30 @@ export class S3Bucket {
     this.client.destroy();
   }
 
-  /** True if credentials came from where new ones are to be had, and they were. */
-  async #renewed(): Promise<boolean> {
+  /**
+   * Fetches new credentials where they come from a role, once for all requests that failed with the
+   * same old ones. False if there are no newer ones than those that failed, or if those are as new as
+   * can be, so that the store means what it says.
+   */
+  async #renew(renewalsBefore: number): Promise<boolean> {
     if (!this.#isRenewable) return false;
+    if (this.#renewals !== renewalsBefore) return true;
+    const nowMs = this.#clock.monotonic();
+    if (nowMs - this.#renewedAtMs < RENEWAL_PAUSE_MS) return false;
     try {
-      await this.client.config.credentials({ forceRefresh: true });
-      return true;
+      const { credentials } = this.client.config;
+      const old = await credentials();
+      const fresh = await credentials({ forceRefresh: true });
+      if (fresh.accessKeyId === old.accessKeyId && fresh.sessionToken === old.sessionToken) {
+        return false;
+      }
     } catch {
       // What the store said about the old ones tells more.
       return false;
     }
+    this.#renewals += 1;
+    this.#renewedAtMs = nowMs;
+    return true;
   }
 
   #learnSkew(): void {

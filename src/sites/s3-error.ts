@@ -115,6 +115,7 @@ const CODES: Readonly<Record<string, Meaning>> = {
   SignatureDoesNotMatch: CREDENTIALS,
   XAdminUserNotFound: CREDENTIALS,
   InvalidToken: CREDENTIALS,
+  InvalidTokenId: CREDENTIALS,
   ExpiredToken: CREDENTIALS,
   ExpiredTokenException: CREDENTIALS,
   TokenRefreshRequired: CREDENTIALS,
@@ -179,12 +180,21 @@ const STATUSES: Readonly<Record<number, Meaning>> = {
   507: FULL,
 };
 
-/** Codes for credentials that were given for a time, which is over. */
-const EXPIRED = new Set(["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"]);
+/** Codes for credentials that are unknown, which those of a role become when their time is over. */
+const UNKNOWN_CREDENTIALS = new Set([
+  "ExpiredToken",
+  "ExpiredTokenException",
+  "TokenRefreshRequired",
+  "InvalidToken",
+  "InvalidTokenId",
+  "InvalidAccessKeyId",
+]);
 
-/** True if credentials have ended, so that fresh ones would help. */
-export function isExpiry(thrown: unknown): boolean {
-  return EXPIRED.has(s3Failure(thrown).code);
+/** True if credentials may have ended, so that fresh ones would help. */
+export function mayBeExpiry(thrown: unknown): boolean {
+  const { code, status } = s3Failure(thrown);
+  // The answer to a HEAD has no text.
+  return UNKNOWN_CREDENTIALS.has(code) || (status === 403 && CODES[code] === undefined);
 }
 
 /** What is known of a thrown thing. */
