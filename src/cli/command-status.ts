@@ -9,6 +9,7 @@ import { print, printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import type { Client } from "./client.ts";
 import { connect } from "./connect.ts";
+import { describeScrubbing } from "./command-scrub.ts";
 import { EXIT } from "./exit-code.ts";
 import { siteTable } from "./site-text.ts";
 import { between, count, renderPairs, renderTable, time } from "./table.ts";
@@ -92,11 +93,14 @@ function renderStatus(state: ClusterStatus): string {
   );
   const { sites = [] } = state;
   const siteLines = sites.length > 1 ? ["", siteTable(sites)] : [];
+  const { scrub = [] } = state;
+  const scrubLines = scrub.length === 0 ? [] : ["", "Scrubbing:", describeScrubbing(scrub)];
   return [
     head,
     "",
     nodes,
     ...siteLines,
+    ...scrubLines,
     ...renderOperations("Running", state.running),
     ...recent(state),
   ].join("\n");

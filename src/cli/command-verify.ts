@@ -4,7 +4,9 @@
 import { AppError } from "../base/error.ts";
 import type { VerifyReport } from "../cas/read/verify.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import { describeRepair } from "../cluster/repair.ts";
 import type { DatabaseReport } from "../cluster/verify-database.ts";
+import type { VerifyResult } from "../cluster/verify-operation.ts";
 import { describeChecks } from "./check-lines.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
@@ -14,15 +16,24 @@ import { finish } from "./finish.ts";
 import { isOffline } from "./reader.ts";
 import { describeVerification } from "./verify-report.ts";
 
+type VerifyOptions = {
+  readonly deep?: boolean;
+  readonly database?: boolean;
+  readonly repair?: boolean;
+  readonly site?: string;
+};
+
 /** Verifies one backup or all, or the database; ends with 1 if anything is wrong. */
 export async function verify(
   run: CommandRun,
   backup: string | undefined,
-  own: { readonly deep?: boolean; readonly database?: boolean },
+  own: VerifyOptions,
 ): Promise<CommandEnd> {
   if (own.database === true) return await verifyDatabase(run, backup, own.deep === true);
   const deep = own.deep === true;
   const request = { deep, ...(backup === undefined ? {} : { backup }) };
+  if (own.repair === true) return await repair(run, { ...request, ...siteOf(own) });
+  if (own.site !== undefined) throw new AppError("usage", "--site goes with --repair.");
   if (!isOffline(run)) {
     const client = await connect(run);
     const record = await client.post<OperationRecord>("/v1/verifications", request);
@@ -35,6 +46,28 @@ export async function verify(
   const report = await withOffline(run, async (offline) => await offline.verify(request));
   print(run, report, () => describeVerification(report));
   return codeOf(report);
+}
+
+/** A server writes what is repaired; it tells what it did while it goes on. */
+async function repair(run: CommandRun, request: object): Promise<CommandEnd> {
+  if (isOffline(run)) {
+    throw new AppError("usage", "--repair needs a server: with -c FILE give -u URL as well.");
+  }
+  const client = await connect(run);
+  const record = await client.post<OperationRecord>("/v1/repairs", request);
+  return await finish(run, client, record, {
+    text: (report) => describeRepaired(report as VerifyResult),
+    code: (report) => codeOf(report as VerifyResult),
+  });
+}
+
+function describeRepaired(report: VerifyResult): string {
+  const lines = (report.repairs ?? []).map(describeRepair);
+  return [...lines, describeVerification(report)].join("\n");
+}
+
+function siteOf({ site }: VerifyOptions): { readonly site?: string } {
+  return site === undefined ? {} : { site };
 }
 
 /** The server of a node asks, which knows where the database is and may reach it. */

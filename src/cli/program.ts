@@ -155,7 +155,15 @@ function addMaintenance(program: Command, act: Acting): void {
     .description("check that all a backup needs is there (-c FILE: straight from the site)")
     .option("--deep", "read and check every byte, and what the database itself can check")
     .option("--database", "ask the running database instead, after a restore (needs a server)")
+    .option("--repair", "repair what is wrong from the other sites (needs a server)")
+    .option("--site <site>", "with --repair: the site, in place of the primary")
     .action(act(async () => (await import("./command-verify.ts")).verify));
+  program
+    .command("scrub")
+    .description("show how the rolling verification stands")
+    .option("--now", "read every pack once, now, whatever the budget says")
+    .option("--site <sites...>", "these sites only")
+    .action(act(async () => (await import("./command-scrub.ts")).scrub));
 }
 
 function addSites(program: Command, act: Acting): void {

@@ -42,7 +42,9 @@ export function openScrubber(options: NodeScrubOptions): Scrubber {
     settings: config.scrub,
     sites: async (signal): Promise<ScrubSite[]> => {
       const now = await sites.look(signal, { maxAgeMs: LOOK_AGE_MS });
-      return now.sites.flatMap(({ open }) => open ?? []);
+      return now.sites.flatMap(({ open }) =>
+        open === undefined ? [] : [{ ...open, opener: open.openSource({ alone: true }).opener }],
+      );
     },
     isBusy,
     repair: async (site, problems, signal) => {

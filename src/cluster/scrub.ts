@@ -6,6 +6,7 @@
  */
 import type { Clock } from "../base/doors.ts";
 import { toAppError } from "../base/error.ts";
+import type { FrameOpener } from "../cas/keys/frame-opener.ts";
 import type { Repository } from "../cas/log/repository.ts";
 import { scrubPosition, scrubStep } from "../cas/read/scrub.ts";
 import type { ScrubShare, ScrubStep } from "../cas/read/scrub.ts";
@@ -26,6 +27,8 @@ export type ScrubSite = {
   readonly name: string;
   readonly id: string;
   readonly repository: Repository;
+  /** Of an encrypted one. */
+  readonly opener?: FrameOpener | undefined;
 };
 
 /** What a scrubber works with. */
@@ -301,6 +304,7 @@ export class Scrubber {
     const cycle = row.cycle ?? (await this.#begin(site, signal));
     const step = await scrubStep({
       repository: site.repository,
+      opener: site.opener,
       after: cycle.after,
       share: this.#share,
       sizeBytes: this.#options.stepSizeBytes ?? STEP_SIZE_BYTES,
@@ -350,6 +354,7 @@ export class Scrubber {
     for (;;) {
       const step = await scrubStep({
         repository: site.repository,
+        opener: site.opener,
         after: cycle.after,
         share: WHOLE,
         sizeBytes: this.#options.stepSizeBytes ?? STEP_SIZE_BYTES,

@@ -18,6 +18,7 @@ import { decodeFrameAside } from "../cas/format/frame-decoder.ts";
 import { openPlane } from "../cas/write/plane.ts";
 import type { MemberConfig } from "../cluster/member-config.ts";
 import { Member } from "../cluster/member.ts";
+import type { ScrubEvent } from "../cluster/scrub.ts";
 import type { ConfiguredSite } from "../cluster/site-set.ts";
 import { checkSource } from "../products/content-checks.ts";
 import { createProduct } from "../products/create-product.ts";
@@ -50,9 +51,15 @@ export function openDoors(network: Omit<HttpNetworkOptions, "clock">): Doors {
 /** Opens the sites, their repositories and the member of a configuration. */
 export async function openNode(
   config: Config,
-  options: { readonly doors: Doors; readonly version: string; readonly signal: AbortSignal },
+  options: {
+    readonly doors: Doors;
+    readonly version: string;
+    /** Told of what scrubbing finds. */
+    readonly onScrub?: (event: ScrubEvent) => void;
+    readonly signal: AbortSignal;
+  },
 ): Promise<OpenNode> {
-  const { doors, version, signal } = options;
+  const { doors, version, onScrub, signal } = options;
   makeFolders(doors.files, config.self.data, 0o700);
   const product = createProduct(config.self.product);
   const { scratchFolder } = product;
@@ -76,12 +83,19 @@ export async function openNode(
       }),
     decode: decodeFrameAside,
     openLanes: openWorkerLanes,
+    ...(onScrub === undefined ? {} : { onScrub }),
     signal,
   });
+  const closing = new AbortController();
+  const scrubbing = member.scrubber.run(closing.signal);
   return {
     member,
     counters: () => config.sites.flatMap(({ name }) => counters.get(name) ?? []),
-    [Symbol.asyncDispose]: () => member[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      closing.abort();
+      await scrubbing;
+      await member[Symbol.asyncDispose]();
+    },
   };
 }
 
@@ -126,6 +140,8 @@ export function memberConfigOf(config: Config): MemberConfig {
       minimumFreeSpaceBytes: backup.minimumFreeSpaceBytes,
     },
     restore: config.restore,
+    repair: config.repair,
+    ...(config.scrub === undefined ? {} : { scrub: config.scrub }),
     retention: config.retention,
     undoWindowMs: config.undoWindowMs,
     leaseTimeMs: config.limits.leaseTimeMs,
@@ -153,6 +169,7 @@ function backupSettingsOf(config: Config): BackupSettings {
     keepEveryBytes: backup.keepEveryBytes,
     lookUpEvery: backup.lookUpEvery,
     rereadShare: backup.rereadShare,
+    mirrorPatienceMs: backup.mirrorPatienceMs,
     uploadsMax: Math.max(1, Math.min(wanted, fit)),
     batchSizeBytes,
   };

@@ -14,7 +14,13 @@ const TOKEN_LENGTH_MIN = 16;
 
 /** All findings that span keys. */
 export function checkAcross(value: unknown): Finding[] {
-  return [...checkNodes(value), ...checkSites(value), ...checkTokens(value), ...checkReach(value)];
+  return [
+    ...checkNodes(value),
+    ...checkSites(value),
+    ...checkScrub(value),
+    ...checkTokens(value),
+    ...checkReach(value),
+  ];
 }
 
 /** True for an address that only this machine can reach. */
@@ -90,6 +96,21 @@ function checkSites(value: unknown): Finding[] {
   const known = names.filter((name) => typeof name === "string");
   if (typeof primary === "string" && !known.includes(primary)) {
     findings.push(unknownName(["primary"], { what: "site", name: primary, known }));
+  }
+  return findings;
+}
+
+function checkScrub(value: unknown): Finding[] {
+  const scrub = childOf(value, "scrub");
+  const findings: Finding[] = [];
+  if (childOf(scrub, "cycle") !== undefined && childOf(scrub, "bytesPerDay") !== undefined) {
+    const text = "`cycle` and `bytesPerDay` are two ways to say how fast: give one";
+    findings.push({ path: ["scrub", "bytesPerDay"], text });
+  }
+  const known = listOf(childOf(value, "sites")).map((site) => String(childOf(site, "name")));
+  for (const [index, name] of listOf(childOf(scrub, "sites")).entries()) {
+    if (typeof name !== "string" || known.includes(name)) continue;
+    findings.push(unknownName(["scrub", "sites", index], { what: "site", name, known }));
   }
   return findings;
 }

@@ -10,6 +10,7 @@ import { productSchema } from "./config-products.ts";
 import { retentionRules } from "./config-retention.ts";
 import { httpAddress, nameField } from "./config-names.ts";
 import { encryptionSchema } from "./config-encryption.ts";
+import { repairSchema, scrubSchema } from "./config-scrub.ts";
 import { siteSchema } from "./config-sites.ts";
 
 /** The port of every node, where nothing else is said. */
@@ -148,6 +149,13 @@ const backupSchema = z
       description:
         "Whether a backup may go on without nodes that do not answer. It is then marked incomplete.",
     }),
+    mirrorPatience: durationField({ min: 1000 })
+      .prefault("60s")
+      .meta({
+        description:
+          "How long a mirror may take for one pack. One that is slower is left out of the backup, and " +
+          "gets what it lacks afterwards.",
+      }),
     nodeTimeout: durationField({ min: 1000 }).prefault("5m").meta({
       description: "How long a node may say nothing before it counts as gone.",
     }),
@@ -247,12 +255,14 @@ export const configSchema = z.strictObject({
   retention: retentionSchema,
   backup: backupSchema,
   restore: restoreSchema,
+  repair: repairSchema,
+  scrub: scrubSchema,
   limits: limitsSchema,
   log: z
     .strictObject({
       level: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
         description: "The least important messages that are still written.",
-  encryption: encryptionSchema,
+        encryption: encryptionSchema,
       }),
     })
     .prefault({})

@@ -12,6 +12,7 @@ import { pathFromText } from "../base/path.ts";
 import type { Secret } from "../base/secret.ts";
 import { parseSize } from "../base/units.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
+import type { ScrubSettings } from "../cluster/scrub.ts";
 import type { SiteLimits } from "../sites/limited-site.ts";
 import type { Prices } from "../sites/prices.ts";
 import type { S3SiteOptions } from "../sites/s3-options.ts";
@@ -26,6 +27,7 @@ import { resolveProductPaths } from "./config-products.ts";
 import type { ProductConfig } from "./config-products.ts";
 import { configSchema, DEFAULT_PORT } from "./config-schema.ts";
 import type { ParsedFile } from "./config-schema.ts";
+import { resolveScrub } from "./config-scrub.ts";
 import { resolveSecrets } from "./config-secrets.ts";
 import { policyOf } from "./config-retention.ts";
 import { limitsOf, pricesOf } from "./config-site-costs.ts";
@@ -147,8 +149,13 @@ export type SharedConfig = {
     readonly lookUpEvery: number;
     readonly compressionLevel: number;
     readonly degraded: boolean;
+    readonly mirrorPatienceMs: number;
     readonly nodeTimeoutMs: number;
   };
+  /** Whether damage that is found is repaired from another site. */
+  readonly repair: boolean;
+  /** Rolling verification, if it is wanted. */
+  readonly scrub?: ScrubSettings;
   readonly restore: {
     readonly owner: "recorded" | "parent" | "none";
     readonly concurrency: number;
@@ -300,6 +307,7 @@ function firstLabel(hostName: string): string {
 function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
   const { undoWindow, ...rules } = file.retention;
   const admin = usable(file.tokens?.admin);
+  const scrub = resolveScrub(file.scrub);
   return {
     fileName: input.fileName,
     hash: new Bun.CryptoHasher("sha256").update(input.text).digest("hex"),
@@ -311,11 +319,13 @@ function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
     undoWindowMs: undoWindow,
     backup: resolveBackup(file.backup),
     restore: file.restore,
+    repair: file.repair,
+    ...(scrub === undefined ? {} : { scrub }),
     limits: {
       memoryBytes: file.limits.memory,
       requestBodyBytes: file.limits.requestBody,
       requestTimeoutMs: file.limits.requestTimeout,
-    ...(file.encryption === undefined ? {} : { encryption: file.encryption }),
+      ...(file.encryption === undefined ? {} : { encryption: file.encryption }),
       leaseTimeMs: file.limits.leaseTime,
     },
     logLevel: file.log.level,
@@ -334,6 +344,7 @@ function resolveBackup(backup: ParsedFile["backup"]): SharedConfig["backup"] {
     lookUpEvery: backup.lookUpEvery,
     compressionLevel: backup.compression.level,
     degraded: backup.degraded,
+    mirrorPatienceMs: backup.mirrorPatience,
     nodeTimeoutMs: backup.nodeTimeout,
   };
 }

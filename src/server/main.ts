@@ -8,6 +8,7 @@ import { realClock } from "../base/clock.ts";
 import { guardMemory } from "../base/memory-guard.ts";
 import { sha256Hex } from "../base/hex.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import type { ScrubEvent } from "../cluster/scrub.ts";
 import { createApp } from "./app.ts";
 import { openDoors, openNode } from "./compose.ts";
 import type { Config } from "./config.ts";
@@ -47,7 +48,13 @@ export async function runServer(loadConfig: () => Config): Promise<void> {
     clock: realClock,
     log,
     version: VERSION,
-    open: async (wanted, signal) => await openNode(wanted, { doors, version: VERSION, signal }),
+    open: async (wanted, signal) =>
+      await openNode(wanted, {
+        doors,
+        version: VERSION,
+        onScrub: (event) => logScrub(event, log),
+        signal,
+      }),
   });
   held.runtime = runtime;
   log.info("listening", { url: listener.url, version: VERSION, cluster: config.cluster });
@@ -92,6 +99,18 @@ async function stop(parts: {
   }
 }
 
+/** What scrubbing finds is for whoever reads the log: nobody waits for it. */
+function logScrub(event: ScrubEvent, log: Log): void {
+  const { site } = event;
+  if (event.kind === "failed") {
+    log.warn("scrubbing goes on later", { site, error: event.error });
+    return;
+  }
+  for (const { object, message } of event.problems) {
+    log.error("scrubbing found damage", { site, object, message });
+  }
+}
+
 function createMetrics(runtime: () => NodeRuntime | undefined): Metrics {
   return new Metrics(
     {
@@ -100,6 +119,10 @@ function createMetrics(runtime: () => NodeRuntime | undefined): Metrics {
       running: () => runtime()?.node?.member.operations.running() ?? [],
       sites: () => runtime()?.node?.counters() ?? [],
       backups: () => runtime()?.backups,
+      damage: {
+        scrub: () => runtime()?.node?.member.scrubber.figures() ?? [],
+        readFaults: () => runtime()?.node?.member.sites.faults.counts ?? new Map(),
+      },
       places: () => runtime()?.node?.member.siteStatuses ?? [],
     },
     VERSION,

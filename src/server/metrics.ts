@@ -7,6 +7,8 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { OperationRecord } from "../cluster/operations.ts";
 import type { SiteStatus } from "../cluster/site-status.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
+import { addFaultMetrics } from "./metrics-faults.ts";
+import type { FaultMetricsSource } from "./metrics-faults.ts";
 
 /** What the metrics are read from at each scrape; undefined parts are not known now. */
 export type MetricsSource = {
@@ -19,6 +21,7 @@ export type MetricsSource = {
     "name" | "requests" | "bytesRead" | "bytesWritten"
   >[];
   readonly backups: () => BackupFigures | undefined;
+  readonly damage?: FaultMetricsSource;
   /** Sites as of the last look. */
   readonly places: () => readonly SiteStatus[];
 };
@@ -81,6 +84,7 @@ export class Metrics {
     info.set({ version }, 1);
     addGauges(source, this.#registry);
     addSiteGauges(source, this.#registry);
+    if (source.damage !== undefined) addFaultMetrics(source.damage, this.#registry);
     addPlaceGauges(source, this.#registry);
   }
 

@@ -9,6 +9,7 @@ import { planMigration, retireSite, startMigration } from "./routes-migrations.t
 import { callNodeMethod } from "./routes-node.ts";
 import * as operations from "./routes-operations.ts";
 import { planRestore, startRestore } from "./routes-restores.ts";
+import { startRepair, startScrub } from "./routes-scrub.ts";
 import * as server from "./routes-server.ts";
 import { listSites, startPromote, startSync } from "./routes-sites.ts";
 
@@ -27,6 +28,8 @@ export const ROUTES: readonly Route[] = [
   startRestore,
   startCleanup,
   startVerification,
+  startRepair,
+  startScrub,
   planMigration,
   startMigration,
   retireSite,

@@ -19,6 +19,7 @@ export type NodeApi = Pick<
   | "startRestore"
   | "startCleanup"
   | "startVerify"
+  | "startScrub"
   | "planMigration"
   | "startMigration"
   | "startRetirement"

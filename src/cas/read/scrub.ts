@@ -4,6 +4,7 @@
  * too, since a backup that is brought back needs them. A step never stops at a fault; what cleanups
  * have removed meanwhile is none. Memory: one pack.
  */
+import type { FrameOpener } from "../keys/frame-opener.ts";
 import type { Repository } from "../log/repository.ts";
 import { isDeletedPack } from "../log/state.ts";
 import { packKey } from "../format/pack.ts";
@@ -17,6 +18,8 @@ export type ScrubShare = { readonly rank: number; readonly count: number };
 /** What to read in one step. */
 export type ScrubStepOptions = {
   readonly repository: Repository;
+  /** Opens frames of an encrypted repository; those it cannot open are checked closed. */
+  readonly opener?: FrameOpener | undefined;
   /** The last id that was looked at; empty at the beginning. */
   readonly after: string;
   readonly share: ScrubShare;
@@ -46,7 +49,7 @@ const PAGE_COUNT = 512;
  * const step = await scrubStep({ repository, after: "", share: WHOLE, sizeBytes: 64 << 20 });
  */
 export async function scrubStep(options: ScrubStepOptions): Promise<ScrubStep> {
-  const { repository, share, sizeBytes, onPack, signal } = options;
+  const { repository, share, sizeBytes, opener, onPack, signal } = options;
   await repository.catchUp(signal);
   const problems = new ProblemBook();
   const { site, index } = repository;
@@ -55,7 +58,7 @@ export async function scrubStep(options: ScrubStepOptions): Promise<ScrubStep> {
     totals.bytes += length;
     onPack?.(length);
   };
-  const checks = new PackChecks({ site, index, deep: true, problems, onRead });
+  const checks = new PackChecks({ site, index, deep: true, problems, onRead, opener });
   let { after } = options;
   for (;;) {
     const ids = index.packIds({ after, count: PAGE_COUNT });
