@@ -24,8 +24,8 @@ import { checkSource } from "../products/content-checks.ts";
 import { createProduct } from "../products/create-product.ts";
 import type { CountingSite } from "../sites/counting-site.ts";
 import type { Config, SiteConfig } from "./config.ts";
-import { createHttpNetwork } from "./http-network.ts";
 import { openEncryption } from "./config-encryption.ts";
+import { createHttpNetwork } from "./http-network.ts";
 import type { HttpNetworkOptions } from "./http-network.ts";
 import { openSite } from "./open-site.ts";
 
@@ -63,17 +63,17 @@ export async function openNode(
   makeFolders(doors.files, config.self.data, 0o700);
   const product = createProduct(config.self.product);
   const { scratchFolder } = product;
+  const encryption = await openEncryption(config);
   const memberConfig = {
     ...memberConfigOf(config),
+    ...(encryption === undefined ? {} : { encryption }),
     ...(scratchFolder === undefined ? {} : { scratchFolder }),
   };
   const counters = new Map<string, CountingSite>();
   const member = await Member.open({
     config: memberConfig,
-  const encryption = await openEncryption(config);
     doors,
     sites: config.sites.map((site, index) => configuredSite(site, { index, doors, counters })),
-    ...(encryption === undefined ? {} : { encryption }),
     product,
     version,
     openPlane: ({ chunker }) =>

@@ -252,6 +252,7 @@ export const configSchema = z.strictObject({
   primary: nameField().optional().meta({
     description: "The site where operations start; the first one, if left out.",
   }),
+  encryption: encryptionSchema,
   retention: retentionSchema,
   backup: backupSchema,
   restore: restoreSchema,
@@ -262,7 +263,6 @@ export const configSchema = z.strictObject({
     .strictObject({
       level: z.enum(["debug", "info", "warn", "error"]).default("info").meta({
         description: "The least important messages that are still written.",
-        encryption: encryptionSchema,
       }),
     })
     .prefault({})

@@ -19,8 +19,8 @@ import type { S3SiteOptions } from "../sites/s3-options.ts";
 import { lockOf } from "./config-bucket.ts";
 import { checkAcross, unknownName } from "./config-checks.ts";
 import type { AzureSiteSettings, GcsSiteSettings } from "./config-cloud-sites.ts";
-import { childOf, outlineOf } from "./config-outline.ts";
 import type { EncryptionConfig } from "./config-encryption.ts";
+import { childOf, outlineOf } from "./config-outline.ts";
 import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
 import type { Finding } from "./config-problems.ts";
 import { resolveProductPaths } from "./config-products.ts";
@@ -134,10 +134,10 @@ export type SharedConfig = {
   };
   /** Never empty; the primary comes first. */
   readonly sites: readonly [SiteConfig, ...SiteConfig[]];
-  readonly retention: RetentionPolicy;
-  readonly undoWindowMs: number;
   /** Where the repository is encrypted. */
   readonly encryption?: EncryptionConfig;
+  readonly retention: RetentionPolicy;
+  readonly undoWindowMs: number;
   readonly backup: {
     readonly attempts: number;
     readonly workers: number;
@@ -315,6 +315,7 @@ function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
     nodes: resolveNodes(file, input),
     tokens: { admin, read: usable(file.tokens?.read), node: usable(file.tokens?.node) ?? admin },
     sites: resolveSites(file, input),
+    ...(file.encryption === undefined ? {} : { encryption: file.encryption }),
     retention: policyOf(rules),
     undoWindowMs: undoWindow,
     backup: resolveBackup(file.backup),
@@ -325,7 +326,6 @@ function resolveShared(file: ParsedFile, input: ConfigInput): SharedConfig {
       memoryBytes: file.limits.memory,
       requestBodyBytes: file.limits.requestBody,
       requestTimeoutMs: file.limits.requestTimeout,
-      ...(file.encryption === undefined ? {} : { encryption: file.encryption }),
       leaseTimeMs: file.limits.leaseTime,
     },
     logLevel: file.log.level,
