@@ -94,7 +94,6 @@ export class BackupCopier {
     await this.#bringAll(needed, states.from);
     const lists = await listsWithoutMoves(from, states.from, record, {
       to: to.repository,
-      operation,
       onPack: (pack) => this.#putPack(pack),
       signal,
     });

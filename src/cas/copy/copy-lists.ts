@@ -4,7 +4,6 @@
  * another. Memory: one pack of nodes.
  */
 import { AppError } from "../../base/error.ts";
-import { sha256 } from "../../base/hex.ts";
 import { idKey } from "../format/bytes.ts";
 import { encodePackUse, packUseKey } from "../format/pack-list.ts";
 import { PackBuilder } from "../format/pack-builder.ts";
@@ -49,8 +48,6 @@ export async function listsWithoutMoves(
   record: BackupRecord,
   options: {
     readonly to: Repository;
-    /** Random, so that no two packs ever have one salt. */
-    readonly operation: string;
     readonly onPack: (pack: SealedPack) => Promise<void>;
     readonly signal: AbortSignal | undefined;
   },
@@ -87,21 +84,19 @@ class ListNodes {
   readonly #builder: PackBuilder;
   readonly #stored = new Set<string>();
   readonly #sealed: SealedPack[] = [];
-  #saltCount = 0;
 
   constructor(options: {
     readonly to: Repository;
-    readonly operation: string;
     readonly onPack: (pack: SealedPack) => Promise<void>;
   }) {
     this.#to = options.to;
     this.#onPack = options.onPack;
-    const { sealer } = options.to;
+    const { sealer, random } = options.to;
     this.#builder = new PackBuilder({
       kind: "metadata",
       packSizeBytes: LIST_PACK_SIZE_BYTES,
       compression: { level: COMPRESSION_LEVEL },
-      salt: () => this.#salt(options.operation),
+      salt: () => random.bytes(SALT_SIZE_BYTES),
       // Lists are for all nodes, so never under a session key.
       sealing: sealer.isPlain ? undefined : { sealer, session: undefined },
     });
@@ -124,7 +119,7 @@ class ListNodes {
   }
 
   #put(bytes: Uint8Array): Uint8Array {
-    const id = sha256(bytes);
+    const id = this.#to.sealer.chunkId(bytes);
     if (this.#stored.has(idKey(id))) return id;
     this.#stored.add(idKey(id));
     const { index, state } = this.#to;
@@ -148,14 +143,6 @@ class ListNodes {
       this.packs.add(pack.id);
       await this.#onPack(pack);
     }
-  }
-
-  /** The operation is random, and the state of the log is another at each try. */
-  #salt(operation: string): Uint8Array {
-    this.#saltCount += 1;
-    const { header, state } = this.#to;
-    const text = [operation, header.site, state.sequence, this.#saltCount, ...this.#stored].join();
-    return sha256(new TextEncoder().encode(text)).slice(0, SALT_SIZE_BYTES);
   }
 }
 

@@ -8,7 +8,7 @@
  */
 import assert from "node:assert/strict";
 import packageJson from "../../../package.json" with { type: "json" };
-import type { Doors } from "../../base/doors.ts";
+import type { Doors, Random } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
 import { Semaphore } from "../../base/semaphore.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
@@ -84,6 +84,8 @@ export class Repository {
   readonly header: RepositoryHeader;
   readonly site: Site;
   readonly index: ChunkIndex;
+  /** For salts and ids of what is stored here. */
+  readonly random: Random;
   /** The node's side of encryption; does nothing in a plain repository. */
   readonly sealer: Sealer;
   /** Why the catalog had to be built again at this opening, if it had. */
@@ -101,6 +103,7 @@ export class Repository {
     this.#options = options;
     this.header = header.header;
     this.site = site;
+    this.random = options.doors.random;
     this.index = new ChunkIndex(catalog);
     this.sealer = sealerFor(header.header, options.encryption, site);
     const { sealer } = this;
@@ -126,7 +129,8 @@ export class Repository {
    * for (const backup of listedBackups(repository.state)) console.log(backup.name);
    */
   static async open(options: RepositoryOptions): Promise<Repository> {
-    const header = await readHeader(options.site, { ...callOf(options), ...expectedOf(options) });
+    const ids = options.expected === undefined ? {} : { expected: options.expected };
+    const header = await readHeader(options.site, { ...callOf(options), ...ids });
     const repository = new Repository(options, header);
     await repository.catchUp(options.signal);
     return repository;
@@ -493,8 +497,4 @@ export class Repository {
 
 function callOf(options: { readonly signal?: AbortSignal | undefined }): SiteCall {
   return options.signal === undefined ? {} : { signal: options.signal };
-}
-
-function expectedOf(options: RepositoryOptions): Pick<RepositoryOptions, "expected"> {
-  return options.expected === undefined ? {} : { expected: options.expected };
 }
