@@ -15,12 +15,11 @@ export type FaultMetricsSource = {
 
 /** Adds them to a page. */
 export function addFaultMetrics(source: FaultMetricsSource, registry: Registry): void {
-  const registers = [registry];
-  new Counter({
+  const faults = new Counter({
     name: "astacus_read_faults_total",
     help: "Reads that a site did not give as it should have, by kind; the next site was asked then",
     labelNames: ["site", "kind"],
-    registers,
+    registers: [],
     collect() {
       this.reset();
       for (const [site, counts] of source.readFaults()) {
@@ -28,26 +27,27 @@ export function addFaultMetrics(source: FaultMetricsSource, registry: Registry):
       }
     },
   });
-  new Counter({
+  const bytes = new Counter({
     name: "astacus_scrub_bytes_total",
     help: "Bytes that this node has read to check them",
     labelNames: ["site"],
-    registers,
+    registers: [],
     collect() {
       this.reset();
       for (const { site, bytesTotal } of source.scrub()) this.inc({ site }, bytesTotal);
     },
   });
+  for (const one of [faults, bytes]) registry.registerMetric(one);
   const gauge = (
     name: string,
     help: string,
     read: (figures: ScrubFigures) => number | undefined,
   ): void => {
-    new Gauge({
+    const one = new Gauge({
       name,
       help,
       labelNames: ["site"],
-      registers,
+      registers: [],
       collect() {
         this.reset();
         for (const figures of source.scrub()) {
@@ -56,6 +56,7 @@ export function addFaultMetrics(source: FaultMetricsSource, registry: Registry):
         }
       },
     });
+    registry.registerMetric(one);
   };
   gauge("astacus_scrub_position", "How far the cycle under way is, 0 to 1", (one) => one.position);
   gauge(

@@ -104,7 +104,7 @@ export function createFakeNode(): FakeNode {
     startRestore: (request) => start("restore", request),
     startCleanup: (request) => start("cleanup", request),
     startVerify: (request) => start("verify", request),
-    startScrub: (request = {}) => start("scrub", request),
+    startScrub: (request) => start("scrub", { ...request }),
     startMark: (kind, request) => start(kind, request),
     startMigration: (request) => start("migrate", request),
     startRetirement: (request) => start("retire", request),
