@@ -78,7 +78,10 @@ export function azureFailure(thrown: unknown): StoreFailure {
   const statusCode: unknown = "statusCode" in thrown ? thrown.statusCode : undefined;
   const status = typeof statusCode === "number" ? statusCode : undefined;
   const code = textOf(thrown, "code") ?? errorCodeOf(thrown) ?? "";
-  return { code, status, message: thrown.message };
+  const { message } = thrown;
+  // The emulator has one code for a wrong key and for a lack of rights.
+  const isUnknown = code === "AuthorizationFailure" && message.includes("failed to authenticate");
+  return { code: isUnknown ? "AuthenticationFailed" : code, status, message };
 }
 
 /** The AppError for a failed request; AppErrors pass unchanged. */

@@ -106,6 +106,33 @@ function against({ name, site, environment }: Cloud): void {
   );
 }
 
+if (!("missing" in azure)) {
+  test(
+    "a wrong key of Azure is said to be that, and never printed",
+    async () => {
+      const { container, account, endpoint } = azure;
+      const key = Buffer.from("a wrong key of the tests").toString("base64");
+      const folder = join(FOLDER, "wrong-key");
+      const site =
+        `{name: main, type: azure, container: ${container}, prefix: wrong, account: ${account}, ` +
+        `endpoint: "${endpoint}", accountKey: {env: AZURE_TEST_KEY}}`;
+      const environment = { AZURE_TEST_KEY: key };
+      await using cluster = await ProcessCluster.make({ folder, site, environment, nodes: ["a"] });
+      const init = await cluster.run(["site", "init", "-c", cluster.config]);
+      expect(init.code).toBe(4);
+      expect(init.stderr).toContain("accountKey");
+      const check = await cluster.run(["config", "check", "-c", cluster.config, "--node", "a"]);
+      expect(check.code).toBe(1);
+      expect(check.stdout).toContain("BAD   site main");
+      for (const text of [init.stdout, init.stderr, check.stdout, check.stderr]) {
+        expect(text).not.toContain(key);
+        expect(text).not.toContain("    at ");
+      }
+    },
+    TIMEOUT_MS,
+  );
+}
+
 /** Small files, equal ones, links, a large one. */
 function fillSource(source: string): void {
   for (let group = 0; group < 3; group += 1) {
