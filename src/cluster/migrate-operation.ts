@@ -101,8 +101,13 @@ export async function runMigration(
     beganAt: sides.from.repository.state.sequence,
     spread,
   };
-  await join(running);
+  const isBulk = plan.copies > 0 && (plan.toRole === "archive" || isEmpty(sides.to));
+  await join(running, isBulk || plan.isPartial ? "archive" : "mirror");
   await copyUntilNothingIsMissing(running);
+  if (isBulk && !plan.isPartial) {
+    await join(running, "mirror");
+    await copyUntilNothingIsMissing(running);
+  }
   if (plan.switches) await switchPrimary(running);
   if (plan.switches || plan.isSwitched) await tellOldSite(running);
   const runningStill = plan.switches || plan.isSwitched ? await catchUp(running) : [];
@@ -119,10 +124,14 @@ export async function runMigration(
   };
 }
 
-/** The new site becomes one that backups reach too. */
-async function join({ parts, context, sides, request }: Running): Promise<void> {
-  const how = { isPartial: isPartial(request) };
+/** The new site becomes one that backups reach too, or is held free of them. */
+async function join({ parts, context, sides }: Running, as: "mirror" | "archive"): Promise<void> {
+  const how = { as, isEmpty: isEmpty(sides.to) };
   await enter(parts, context, (roles) => joinRoles(roles, rowsOf(sides), how));
+}
+
+function isEmpty({ repository }: OpenSite): boolean {
+  return repository.state.everIds.size === 0;
 }
 
 /** Backups that end meanwhile are copied in the next round. */

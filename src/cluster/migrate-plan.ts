@@ -17,6 +17,7 @@ import { storagePrice } from "../sites/prices.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import { callNode } from "./network.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
+import type { SiteRole } from "./site-roles.ts";
 import type { ConfiguredSite } from "./site-set.ts";
 import type { OpenSite } from "./site-views.ts";
 import type { SiteUsage } from "./usage.ts";
@@ -57,6 +58,8 @@ export type MigrationPlan = {
   readonly switches: boolean;
   /** The primary is there already: a migration that was interrupted, or is done. */
   readonly isSwitched: boolean;
+  /** What `to` is now. */
+  readonly toRole: SiteRole | "closed" | undefined;
   /** Backups are left behind on purpose; the old site becomes an archive that is only read. */
   readonly isPartial: boolean;
   readonly backups: readonly CopyPlanRow[];
@@ -117,6 +120,7 @@ export async function planMigration(
     to: describeSite(to),
     switches,
     isSwitched,
+    toRole: roleOf(to),
     isPartial: isPartial(request),
     backups: copy.backups,
     copies: copy.backups.filter(({ state }) => state === "copy").length,

@@ -11,19 +11,21 @@ type Row = Pick<RoleOfSite, "site" | "name" | "location">;
 type RoleBody = EntryBodies["role"];
 
 /**
- * The site that is copied to takes part: as a mirror, so that backups that run meanwhile reach it, or
- * as an archive where only some backups are to go there.
+ * The site that is copied to takes part: as a mirror, so that backups that run meanwhile reach it; as
+ * an archive where only some backups are to go there, and while it is still empty, since each backup
+ * would bring a mirror all that it lacks, beside the migration that does the same.
  */
 export function joinRoles(
   roles: Roles | undefined,
   sites: { readonly from: Row; readonly to: Row },
-  how: { readonly isPartial: boolean },
+  how: { readonly as: "mirror" | "archive"; readonly isEmpty: boolean },
 ): RoleBody | undefined {
   const { from, to } = sites;
-  const wanted: SiteRole = how.isPartial ? "archive" : "mirror";
+  const wanted: SiteRole = how.as;
   const present = roles?.sites.find(({ site }) => site === to.site);
-  // A mirror stays one: taking its role away for a copy would make it lag.
-  if (present !== undefined && (present.role !== "archive" || how.isPartial)) return undefined;
+  if (present?.role === wanted || present?.role === "primary") return undefined;
+  // A mirror that has something stays one: taking its role away for a copy would make it lag.
+  if (present?.role === "mirror" && !how.isEmpty) return undefined;
   const reason = `${to.name} gets the backups of ${from.name}`;
   if (roles === undefined) {
     const rows = [withRole(from, "primary"), withRole(to, wanted)];

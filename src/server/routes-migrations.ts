@@ -26,6 +26,7 @@ const migrationPlanSchema = z.looseObject({
   to: migrationSite,
   switches: z.boolean(),
   isSwitched: z.boolean(),
+  toRole: z.enum(["primary", "mirror", "archive", "closed"]).optional(),
   isPartial: z.boolean(),
   backups: z.array(
     z.strictObject({

@@ -116,6 +116,7 @@ export function createFakeNode(): FakeNode {
         to: site(request.to),
         switches: true,
         isSwitched: false,
+        toRole: "mirror",
         isPartial: false,
         backups: [{ id: BACKUP.id, name: BACKUP.name, state: "copy", packs: 3, bytes: 1000 }],
         copies: 1,

@@ -1,0 +1,289 @@
+/**
+ * The migrations themselves, with three real servers: for each next site its name is added to the
+ * configuration, `site init` makes it, and `migrate` is given again and again until it succeeds, while
+ * servers die and backups are made; then the former site is retired and taken out.
+ */
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { Seeded } from "../bench/seeded.ts";
+import { ProcessCluster } from "./scenario-cluster.ts";
+import { compareTrees, recordTree } from "./tree-comparison.ts";
+import type { TreeRecord } from "./tree-comparison.ts";
+
+/** A site that runs. */
+export type SitePlace = {
+  readonly name: string;
+  readonly kind: string;
+  /** Its entry of `sites`, on one line. */
+  readonly yaml: string;
+  readonly environment: Readonly<Record<string, string>>;
+};
+
+/** What to run, and where. */
+export type MigrationScenarioOptions = {
+  readonly folder: string;
+  /** In the order of the migrations. */
+  readonly places: readonly SitePlace[];
+  readonly sizeBytes: number;
+  readonly backups: number;
+  readonly kills: number;
+  readonly seed: string;
+  readonly say?: (text: string) => void;
+};
+
+/** One migration. */
+export type Hop = {
+  readonly from: string;
+  readonly to: string;
+  /** From the first command to the end of the last. */
+  readonly seconds: number;
+  readonly tries: number;
+  readonly kills: number;
+  readonly backupsMeanwhile: number;
+  /** Of packs that the plan names; what backups bring meanwhile is not in it. */
+  readonly bytes: number;
+  /** Of the last try. */
+  readonly requests: string;
+};
+
+/** What came of it. */
+export type MigrationScenarioResult = {
+  readonly hops: readonly Hop[];
+  readonly lastSite: string;
+  readonly restored: number;
+  readonly comparedEntries: number;
+  /** What is not as it was; empty if all is well. */
+  readonly differences: readonly string[];
+};
+
+type Trees = ReadonlyMap<string, TreeRecord>;
+
+type Run = {
+  readonly options: MigrationScenarioOptions;
+  readonly cluster: ProcessCluster;
+  readonly random: Seeded;
+  /** By round, which is the beginning of a backup's name. */
+  readonly wanted: Map<string, Trees>;
+  round: number;
+  killsLeft: number;
+};
+
+type Site = { readonly site: string; readonly requests: Readonly<Record<string, number>> };
+
+/** The first backup has this share of all bytes. */
+const FIRST_SHARE = 0.6;
+const TRIES_MAX = 30;
+/** What a migration writes over a slow loopback in a second, for the moments of kills. */
+const BYTES_PER_MS = 20_000;
+
+/** Runs it all; throws where a command fails for good, and reports differences. */
+export async function runMigrations(
+  options: MigrationScenarioOptions,
+): Promise<MigrationScenarioResult> {
+  const { folder, places, say = () => undefined } = options;
+  const first = places[0];
+  if (first === undefined || places.length < 2) throw new Error("two sites are needed at least");
+  const environment = Object.assign({}, ...places.map((place) => place.environment)) as Record<
+    string,
+    string
+  >;
+  await using cluster = await ProcessCluster.make({
+    folder: join(folder, "cluster"),
+    site: first.yaml,
+    environment,
+  });
+  must(await cluster.run(["site", "init", "-c", cluster.config]), "site init");
+  await cluster.startAll();
+  const run: Run = {
+    options,
+    cluster,
+    random: new Seeded(options.seed),
+    wanted: new Map(),
+    round: 0,
+    killsLeft: options.kills,
+  };
+  const startedMs = performance.now();
+  for (let count = 0; count < options.backups; count += 1) await backUp(run);
+  say(`${options.backups} backups in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+  const hops: Hop[] = [];
+  for (const [index, to] of places.entries()) {
+    const from = places[index - 1];
+    if (from === undefined) continue;
+    const hopsLeft = places.length - index;
+    hops.push(await migrate(run, { from, to, kills: Math.ceil(run.killsLeft / hopsLeft) }));
+    say(`${from.name} (${from.kind}) → ${to.name} (${to.kind}): ${JSON.stringify(hops.at(-1))}`);
+    must(await cluster.cli(["site", "retire", from.name, "--yes"]), `site retire ${from.name}`);
+    await configure(run, [to]);
+  }
+  return { hops, lastSite: places.at(-1)!.name, ...(await restoreAll(run, places.at(-1)!)) };
+}
+
+/** Makes a backup of what the nodes hold after a change; its name begins with its round. */
+async function backUp(run: Run): Promise<void> {
+  const round = change(run);
+  const end = await run.cluster.cli(["backup", "--name", round]);
+  must(end, `backup --name ${round}`);
+}
+
+/** The data grows, and what the nodes hold then is remembered under the name of the round. */
+function change(run: Run): string {
+  const { options, cluster, random, wanted } = run;
+  run.round += 1;
+  const round = `r${run.round}`;
+  const { sizeBytes, backups } = options;
+  const share = run.round === 1 ? FIRST_SHARE : (1 - FIRST_SHARE) / Math.max(1, backups - 1);
+  // What is made while migrations run is small: it is about moments, not about bytes.
+  const bytes = run.round > backups ? 300_000 : Math.floor(sizeBytes * share);
+  const trees = new Map<string, TreeRecord>();
+  for (const name of cluster.names) {
+    grow(cluster.root(name), round, Math.floor(bytes / cluster.names.length), random);
+    trees.set(name, recordTree(cluster.root(name)).record);
+  }
+  wanted.set(round, trees);
+  return round;
+}
+
+/** Large and small files of bytes that nothing compresses; some older ones go. */
+function grow(root: string, round: string, bytes: number, random: Seeded): void {
+  const folder = join(root, round);
+  fs.mkdirSync(folder, { recursive: true });
+  let rest = bytes;
+  for (let index = 0; rest > 0; index += 1) {
+    const wanted = index % 4 === 0 ? 8_000_000 : 20_000 + (random.uint32() % 200_000);
+    const length = Math.min(rest, wanted);
+    fs.writeFileSync(join(folder, `file-${index}`), random.bytes(length));
+    rest -= length;
+  }
+  const older = fs.readdirSync(root).filter((name) => name !== round);
+  const victim = older.length > 0 ? older[random.uint32() % older.length] : undefined;
+  const file = victim === undefined ? undefined : fs.readdirSync(join(root, victim))[0];
+  if (victim !== undefined && file !== undefined) fs.rmSync(join(root, victim, file));
+}
+
+/** One migration, with kills, and backups meanwhile. */
+async function migrate(
+  run: Run,
+  how: { readonly from: SitePlace; readonly to: SitePlace; readonly kills: number },
+): Promise<Hop> {
+  const { cluster, options } = run;
+  const { from, to, kills } = how;
+  await configure(run, [from, to]);
+  must(await cluster.run(["site", "init", to.name, "-c", cluster.config]), `site init ${to.name}`);
+  const args = ["migrate", "--from", from.name, "--to", to.name, "--yes", "--json"];
+  const plan = await cluster.json<{ bytes: number }>([...args.slice(0, -2), "--plan"]);
+  const startedMs = performance.now();
+  const stopped = new AbortController();
+  const backing = backUpMeanwhile(run, stopped.signal);
+  const hop = { tries: 0, kills: 0, bytes: plan.bytes };
+  const usualMs = 500 + options.sizeBytes / BYTES_PER_MS;
+  let requests = "";
+  try {
+    for (;;) {
+      hop.tries += 1;
+      if (hop.tries > TRIES_MAX) throw new Error(`migrate failed in ${TRIES_MAX} tries`);
+      const coordinator = draw(run.random, cluster.names);
+      const command = cluster.spawn([...args, "-u", cluster.url(coordinator)]);
+      if (hop.kills < kills) {
+        const pause = Bun.sleep(200 + (run.random.uint32() % Math.ceil(usualMs)));
+        if ((await Promise.race([command.end, pause])) === undefined) {
+          // Mostly the coordinator, sometimes one that only copies.
+          const victim = hop.kills % 3 === 2 ? draw(run.random, cluster.names) : coordinator;
+          await cluster.kill(victim);
+          cluster.start(victim);
+          await cluster.untilReady(victim);
+          hop.kills += 1;
+          run.killsLeft -= 1;
+        }
+      }
+      const end = await command.end;
+      if (end.code !== 0) continue;
+      const { usage = [] } = JSON.parse(end.stdout) as { usage?: Site[] };
+      requests = usage.map(describeUsage).join("; ");
+      break;
+    }
+  } finally {
+    stopped.abort();
+  }
+  const backupsMeanwhile = await backing;
+  const seconds = (performance.now() - startedMs) / 1000;
+  return { from: from.kind, to: to.kind, seconds, backupsMeanwhile, requests, ...hop };
+}
+
+/** Backups through any server, until it is told to stop; what a kill has hit is made again. */
+async function backUpMeanwhile(run: Run, stopped: AbortSignal): Promise<number> {
+  const { cluster, random } = run;
+  let made = 0;
+  do {
+    const round = change(run);
+    for (let attempt = 1; ; attempt += 1) {
+      const name = attempt === 1 ? round : `${round}-again-${attempt}`;
+      const end = await cluster.cli(["backup", "--name", name], draw(random, cluster.names));
+      if (end.code === 0) break;
+      if (attempt >= TRIES_MAX) throw new Error(`backup ${name}: ${end.stderr}`);
+      await Bun.sleep(500);
+    }
+    made += 1;
+  } while (!stopped.aborted);
+  return made;
+}
+
+/** Rewrites the configuration with these sites, and has every server read it. */
+async function configure(run: Run, places: readonly SitePlace[]): Promise<void> {
+  const { cluster } = run;
+  const site = places.map(({ yaml }) => yaml).join("\n  - ");
+  fs.writeFileSync(cluster.config, cluster.configText({ site }));
+  for (const name of cluster.names) {
+    must(await cluster.cli(["reload"], name), `reload of ${name}`);
+    // It is opened anew as soon as nothing runs; a short wait, so that it does not look ready before.
+    await Bun.sleep(700);
+    await cluster.untilReady(name);
+  }
+}
+
+/** Every listed backup from the last site alone, on a machine that knows nothing else. */
+async function restoreAll(
+  { cluster, options, wanted }: Run,
+  last: SitePlace,
+): Promise<Pick<MigrationScenarioResult, "restored" | "comparedEntries" | "differences">> {
+  await cluster.stopAll();
+  const config = cluster.writeConfig("last-alone.conf", { site: last.yaml });
+  const listed = await cluster.run(["list", "--json", "-c", config]);
+  must(listed, "list");
+  const names = (JSON.parse(listed.stdout) as { backups: { name: string }[] }).backups.map(
+    ({ name }) => name,
+  );
+  const differences: string[] = [];
+  for (const round of wanted.keys()) {
+    if (!names.some((name) => roundOf(name) === round)) differences.push(`${round}: not listed`);
+  }
+  let comparedEntries = 0;
+  for (const name of names) {
+    const target = join(options.folder, "restored");
+    const args = ["restore", "--backup", name, "--to", target, "--yes", "-c", config];
+    must(await cluster.run(args), args.join(" "));
+    for (const [node, was] of wanted.get(roundOf(name)) ?? []) {
+      const { record } = recordTree(join(target, node, "root"));
+      comparedEntries += record.size;
+      differences.push(...compareTrees(was, record).map((one) => `${name}/${node}/${one}`));
+    }
+    fs.rmSync(target, { recursive: true, force: true });
+  }
+  return { restored: names.length, comparedEntries, differences };
+}
+
+function roundOf(name: string): string {
+  return name.split("-")[0] ?? name;
+}
+
+function describeUsage({ site, requests }: Site): string {
+  const made = Object.entries(requests).filter(([, count]) => count > 0);
+  return `${site} ${made.map(([kind, count]) => `${kind} ${count}`).join(" ")}`;
+}
+
+function draw<T>(random: Seeded, from: readonly T[]): T {
+  return from[random.uint32() % from.length]!;
+}
+
+function must(end: { readonly code: number; readonly stderr: string }, what: string): void {
+  if (end.code !== 0) throw new Error(`\`astacus ${what}\` ended with ${end.code}:\n${end.stderr}`);
+}
