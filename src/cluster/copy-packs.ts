@@ -6,6 +6,7 @@
 import { mapConcurrent } from "../base/semaphore.ts";
 import type { PackArrived, PackOrder } from "../cas/copy/transfer-pack.ts";
 import { transferPack } from "../cas/copy/transfer-pack.ts";
+import type { Sealer } from "../cas/format/seal.ts";
 import type { Site } from "../sites/site.ts";
 import { copyPacksRequestSchema } from "./copy-protocol.ts";
 import type { CopyPacksAnswer } from "./copy-protocol.ts";
@@ -32,6 +33,7 @@ export async function copyPacks(
   let bytes = 0;
   const arrived = await transferAll(from.repository.site, to.repository.site, {
     orders: request.orders,
+    sealer: from.repository.sealer,
     signal,
     onArrived(one) {
       bytes += one.sizeBytes;
@@ -53,14 +55,15 @@ export async function transferAll(
   to: Site,
   options: {
     readonly orders: readonly PackOrder[];
+    readonly sealer: Sealer;
     readonly signal: AbortSignal;
     readonly onArrived: (one: PackArrived) => void;
   },
 ): Promise<PackArrived[]> {
-  const { orders, signal, onArrived } = options;
+  const { orders, sealer, signal, onArrived } = options;
   const all: PackArrived[] = [];
   const transfer = (order: PackOrder, inner: AbortSignal): Promise<PackArrived> =>
-    transferPack(from, to, order, { signal: inner });
+    transferPack(from, to, order, { sealer, signal: inner });
   for await (const one of mapConcurrent(orders, PACKS_AT_ONCE, transfer, signal)) {
     onArrived(one);
     all.push(one);

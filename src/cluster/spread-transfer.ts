@@ -77,6 +77,7 @@ export class SpreadTransfer {
       arrived.push(
         ...(await transferAll(from.repository.site, to.repository.site, {
           orders: batch,
+          sealer: from.repository.sealer,
           signal,
           onArrived: ({ sizeBytes }) => onBytes(sizeBytes),
         })),

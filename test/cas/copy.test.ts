@@ -6,6 +6,7 @@ import { drawId } from "../../src/cas/format/ids.ts";
 import { packKey } from "../../src/cas/format/pack.ts";
 import { forgetBackups, undoForget } from "../../src/cas/clean/backup-marks.ts";
 import { listedBackups } from "../../src/cas/log/state.ts";
+import { PLAIN_SEALER } from "../../src/cas/format/seal.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import { FaultySite } from "../../src/sites/faulty-site.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
@@ -17,6 +18,7 @@ import type { SmallWorld } from "./small-world.ts";
 import { rejectionOf } from "./repository-world.ts";
 import { checkSite, TwoSites } from "./two-sites.ts";
 
+const LOCAL = { concurrency: 1, sealer: PLAIN_SEALER };
 const CRASH_POINT_COUNT = 96;
 const NUMBERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
@@ -190,7 +192,7 @@ describe("a copy", () => {
     const report = await sites.copy(a, b, {
       transfer: async (orders, signal) => {
         await world.cleanup(cleaner, { sweep: true });
-        const local = localTransfer(world.site, sites.other, { concurrency: 1 });
+        const local = localTransfer(world.site, sites.other, LOCAL);
         const arrived = await local(orders, signal);
         await world.cleanup(cleaner, { sweep: true });
         cleaned += 1;
@@ -219,7 +221,7 @@ describe("a copy", () => {
           await forgetHere(sites, cleaner, id);
           for (let count = 0; count < 3; count++) await world.cleanup(cleaner, { sweep: true });
         }
-        return await localTransfer(world.site, sites.other, { concurrency: 1 })(orders, signal);
+        return await localTransfer(world.site, sites.other, LOCAL)(orders, signal);
       },
     });
     expect(report.backups.map(({ state }) => state)).toEqual(["gone", "copied"]);

@@ -17,7 +17,6 @@ import {
   packIdOf,
   packKey,
 } from "../format/pack.ts";
-import { PLAIN_SEALER } from "../format/seal.ts";
 import type { Sealer } from "../format/seal.ts";
 import { putObject } from "../log/put-object.ts";
 import { callOf } from "./copy-side.ts";
@@ -55,8 +54,8 @@ export type PackTransfer = (
 
 /** How packs are read. */
 export type TransferOptions = {
-  /** Of an encrypted repository: it opens directories. */
-  readonly sealer?: Sealer;
+  /** Of the repository: in an encrypted one it opens directories. */
+  readonly sealer: Sealer;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -66,7 +65,7 @@ type Reader = Pick<Site, "location" | "get">;
 export function localTransfer(
   from: Site,
   to: Site,
-  options: { readonly concurrency: number; readonly sealer?: Sealer },
+  options: { readonly concurrency: number; readonly sealer: Sealer },
 ): PackTransfer {
   const { concurrency, ...rest } = options;
   return async (orders, signal) => {
@@ -86,7 +85,7 @@ export async function transferPack(
   from: Reader,
   to: Pick<Site, "name" | "location" | "get" | "put" | "head">,
   order: PackOrder,
-  options: TransferOptions = {},
+  options: TransferOptions,
 ): Promise<PackArrived> {
   const { pack, toBirth, readBack } = order;
   const { signal } = options;
@@ -108,7 +107,7 @@ export async function transferPack(
 export async function readPack(
   from: Reader,
   { pack, birth }: { readonly pack: string; readonly birth: number },
-  options: TransferOptions = {},
+  options: TransferOptions,
 ): Promise<{ readonly bytes: Uint8Array; readonly directoryBytes: Uint8Array }> {
   const key = packKey(pack, birth);
   for (let isLast = false; ; isLast = true) {
@@ -130,7 +129,7 @@ export function checkWholePack(
   bytes: Uint8Array,
   id: string,
   what: string,
-  sealer: Sealer = PLAIN_SEALER,
+  sealer: Sealer,
 ): PackDirectory {
   const directory = openPack(bytes, id, what, sealer);
   for (const frame of directory.frames) {
