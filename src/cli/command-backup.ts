@@ -39,7 +39,7 @@ function describe(result: BackupResult, record: OperationRecord): string {
     ["reused", size(reused)],
     ["took", between(record.started, record.ended ?? record.started)],
   ]);
-  const { mirrors = [] } = result;
+  const { mirrors = [] }: Partial<BackupResult> = result;
   return [
     lines,
     ...mirrorLines(mirrors),

@@ -12,7 +12,7 @@ import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
-import type { SiteView } from "./site-views.ts";
+import type { OpenSite, SiteView } from "./site-views.ts";
 import { heldFor } from "./site-wants.ts";
 import { withSoundIndex } from "./sound-index.ts";
 
@@ -117,12 +117,22 @@ async function cleanSite(
   });
 }
 
-/** Forgets, brings back, pins or unpins backups, all or none found by name first. */
+/** What a mark became at a mirror: what it lacks of it comes with the next sync, or by hand. */
+export type MarkedSite = { readonly site: string; readonly error?: AppErrorJson };
+
+type MarkKind = "delete" | "undelete" | "pin" | "unpin";
+
+type MarkRequest = { readonly backups: readonly string[]; readonly reason?: string };
+
+/**
+ * Forgets, brings back, pins or unpins backups, all or none found by name first: on the primary, then
+ * on every mirror that has them. What a mirror does not do is told and fails nothing.
+ */
 export async function runMarkOperation(
   parts: CoordinatorParts,
   context: OperationContext,
-  kind: "delete" | "undelete" | "pin" | "unpin",
-  request: { readonly backups: readonly string[]; readonly reason?: string },
+  kind: MarkKind,
+  request: MarkRequest,
 ): Promise<JsonValue> {
   const { repository, config } = parts;
   if (request.backups.length === 0 || request.backups.includes("")) {
@@ -134,32 +144,56 @@ export async function runMarkOperation(
   const found = request.backups.map((wanted) =>
     findBackup(state, wanted, config.cluster, { forgotten: kind === "undelete" || kind === "pin" }),
   );
-  const common = { operation: context.id, signal: context.signal };
-  if (kind === "delete") {
-    const ids = found.map((backup) => backup.backup);
-    const reason = request.reason ?? "deleted by name";
-    await forgetBackups(repository, { backups: ids, reason, scope: "all", ...common });
-  } else {
-    for (const backup of found) {
-      if (kind === "undelete") {
-        await withSoundIndex(repository, context.signal, () =>
-          undoForget(repository, parts.openSource, { backup: backup.backup, ...common }),
-        );
-      } else if (kind === "pin") {
-        const pin = {
-          backup: backup.backup,
-          pin: context.id,
-          reason: request.reason ?? "pinned by name",
-          ...common,
-        };
-        await withSoundIndex(repository, context.signal, () =>
-          pinBackup(repository, parts.openSource, pin),
-        );
-      } else {
-        const pins = [...state.pins].filter(([, pin]) => pin.backup === backup.backup);
-        for (const [pin] of pins) await dropPin(repository, { pin, ...common });
-      }
+  const ids = found.map(({ backup }) => backup);
+  await markAt(parts.site, context, { kind, ids, reason: request.reason });
+  const sites: MarkedSite[] = [];
+  for (const { role, open, name, error } of parts.sites.last?.sites ?? []) {
+    if (role !== "mirror" || open?.id === parts.site.id) continue;
+    try {
+      if (open === undefined) throw error ?? new AppError("unavailable", "It was not asked.");
+      const there = (await open.repository.catchUp(context.signal)).backups;
+      const known = ids.filter((id) => there.has(id));
+      await markAt(open, context, { kind, ids: known, reason: request.reason });
+      sites.push({ site: name });
+    } catch (thrown) {
+      context.signal.throwIfAborted();
+      context.say(`${name}: ${toAppError(thrown).message}`);
+      sites.push({ site: name, error: toAppError(thrown).toJSON() });
     }
   }
-  return { backups: found.map((backup) => ({ id: backup.backup, name: backup.name })) };
+  const backups = found.map((backup) => ({ id: backup.backup, name: backup.name }));
+  return { backups, ...(sites.length === 0 ? {} : { sites }) };
+}
+
+async function markAt(
+  { repository, openSource }: OpenSite,
+  context: OperationContext,
+  mark: {
+    readonly kind: MarkKind;
+    readonly ids: readonly string[];
+    readonly reason: string | undefined;
+  },
+): Promise<void> {
+  const { kind, ids, reason } = mark;
+  const { signal } = context;
+  const common = { operation: context.id, signal };
+  if (ids.length === 0) return;
+  if (kind === "delete") {
+    const why = reason ?? "deleted by name";
+    await forgetBackups(repository, { backups: ids, reason: why, scope: "all", ...common });
+    return;
+  }
+  for (const backup of ids) {
+    if (kind === "undelete") {
+      await withSoundIndex(repository, signal, () =>
+        undoForget(repository, openSource, { backup, ...common }),
+      );
+    } else if (kind === "pin") {
+      const pin = { backup, pin: context.id, reason: reason ?? "pinned by name", ...common };
+      await withSoundIndex(repository, signal, () => pinBackup(repository, openSource, pin));
+    } else {
+      const pins = [...repository.state.pins].filter(([, pin]) => pin.backup === backup);
+      for (const [pin] of pins) await dropPin(repository, { pin, ...common });
+    }
+  }
 }

@@ -15,11 +15,10 @@ import type { DataPlane } from "../cas/write/plane.ts";
 import type { RepositoryHeader } from "../cas/format/header.ts";
 import type { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
+import type { BackupResult } from "./backup-operation.ts";
 import { runBackup } from "./backup-operation.ts";
-import type { PlacesOptions } from "./backup-places.ts";
-import { placesOf, siteWith, summarizeAcross } from "./backup-places.ts";
+import { BackupReader, LOOK_INTERVAL_MS } from "./backup-reader.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
-import { detailOf } from "./backup-summary.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { CleanupRequest, EndedOperations } from "./maintenance.ts";
@@ -49,8 +48,7 @@ import type { ScrubEvent, Scrubber } from "./scrub.ts";
 import type { ConfiguredSite } from "./site-set.ts";
 import { SiteSet } from "./site-set.ts";
 import type { SiteStatus } from "./site-status.ts";
-import { statusOfSites } from "./site-status.ts";
-import type { OpenSite, Readable } from "./site-views.ts";
+import type { OpenSite } from "./site-views.ts";
 import type { ClusterStatus } from "./status.ts";
 import { clusterStatus } from "./status.ts";
 import type { VerifyRequest, VerifyResult } from "./verify-operation.ts";
@@ -75,9 +73,6 @@ export type MemberOptions = {
   readonly signal?: AbortSignal;
 };
 
-/** How often `list` asks the logs for news. */
-const LOOK_INTERVAL_MS = 1_000;
-
 /** One node of a cluster; see the file's header. */
 export class Member implements AsyncDisposable {
   readonly operations: Operations;
@@ -87,6 +82,7 @@ export class Member implements AsyncDisposable {
   readonly scrubber: Scrubber;
   readonly #parts: Omit<CoordinatorParts, "site" | "repository" | "openSource">;
   readonly #node: NodeService;
+  readonly #reader: BackupReader;
   readonly #database: Database;
   readonly #claims = new Map<string, ClaimTable>();
 
@@ -120,6 +116,13 @@ export class Member implements AsyncDisposable {
       database: this.#database,
       isBusy: () => this.#node.lease !== undefined || this.operations.running().some(isLeasing),
       ...(options.onScrub === undefined ? {} : { onEvent: options.onScrub }),
+    });
+    const { clock } = doors;
+    this.#reader = new BackupReader({
+      sites,
+      config,
+      clock,
+      prove: (id) => this.scrubber.prover(id),
     });
   }
 
@@ -174,14 +177,13 @@ export class Member implements AsyncDisposable {
   startBackup(request: { readonly name?: string } = {}): OperationRecord {
     this.#mustBeAlone("backup");
     return this.operations.start("backup", { ...request }, async (context) => {
-      const parts = this.#partsOn(await this.sites.primary(context.signal));
-      return (await runBackup(parts, context, request)) as unknown as JsonValue;
+      return (await this.#backUp(context, request)) as unknown as JsonValue;
     });
   }
 
   async planRestore(request: RestoreRequest, signal: AbortSignal): Promise<ClusterRestorePlan> {
     const { site: first } = await this.sites.readable(signal);
-    const site = this.#siteWith(first, request.backup);
+    const site = this.#reader.siteWith(first, request.backup);
     return await planRestore(this.#partsOn(site), request, signal);
   }
 
@@ -212,7 +214,7 @@ export class Member implements AsyncDisposable {
       const parts = this.#partsOn(await this.sites.primary(context.signal));
       for (const name of names ?? []) this.sites.mustName(name);
       const mirrors = await syncMirrors(parts, context, names === undefined ? {} : { names });
-      return { mirrors } as JsonValue;
+      return { mirrors };
     });
   }
 
@@ -275,7 +277,8 @@ export class Member implements AsyncDisposable {
   ): OperationRecord {
     const journaled = JSON.parse(JSON.stringify(request)) as JsonValue;
     return this.operations.start(kind, journaled, async (context) => {
-      const parts = this.#partsOn(await this.sites.primary(context.signal));
+      const primary = await this.sites.primary(context.signal);
+      const parts = this.#partsOn(this.#reader.siteWith(primary, request.backups[0]));
       return await runMarkOperation(parts, context, kind, request);
     });
   }
@@ -284,31 +287,17 @@ export class Member implements AsyncDisposable {
   async listBackups(
     options: { readonly forgotten?: boolean; readonly signal?: AbortSignal } = {},
   ): Promise<BackupSummary[]> {
-    const { site } = await this.#readable(options.signal);
-    const rows = summarizeAcross({
-      ...this.#placesOn(site),
-      forgotten: options.forgotten ?? false,
-    });
-    const prove = this.scrubber.prover(site.id);
-    return rows.map((row) => ({ ...row, ...provedOf(prove(row)) }));
+    return await this.#reader.list(options);
   }
 
   /** One backup with its nodes and problems. */
   async showBackup(wanted: string, signal?: AbortSignal): Promise<BackupDetail> {
-    const site = await this.#readableWith(wanted, signal);
-    const found = await detailOf(site.repository, wanted, {
-      retention: this.config.retention,
-      cluster: this.config.cluster,
-      site: site.name,
-      readManifest: (backup) => site.readManifest(backup, signal),
-    });
-    const sites = placesOf(this.#placesOn(site))(found.id);
-    return { ...found, sites, ...provedOf(this.scrubber.prover(site.id)(found)) };
+    return await this.#reader.show(wanted, signal);
   }
 
   /** A backup's files as one archive, straight from the site: no node is asked. */
   async archive(request: BackupArchiveRequest, signal: AbortSignal): Promise<BackupArchive> {
-    const site = await this.#readableWith(request.backup, signal);
+    const site = await this.#reader.siteOf(request.backup, signal);
     const { repository, openSource, readManifest } = site;
     const { cluster } = this.config;
     const parts = { repository, source: openSource(), readManifest, cluster };
@@ -330,18 +319,12 @@ export class Member implements AsyncDisposable {
 
   /** What is read at another site than the primary now, and why; undefined if nothing is. */
   get notice(): string | undefined {
-    const { last } = this.sites;
-    return last === undefined ? undefined : this.sites.readableOf(last)?.notice;
+    return this.#reader.notice;
   }
 
   /** All sites as of the last look. */
   get siteStatuses(): SiteStatus[] {
-    return statusOfSites({
-      now: this.sites.last ?? { roles: undefined, sites: [] },
-      stateOf: (view) => this.sites.stateOf(view),
-      retention: this.config.retention,
-      nowMs: this.#parts.doors.clock.now(),
-    });
+    return this.#reader.statuses;
   }
 
   /** All sites, asked now. */
@@ -379,10 +362,10 @@ export class Member implements AsyncDisposable {
         const { operation } = parseRequest(runningRequestSchema, "running", body);
         return { running: this.operations.running().some((record) => record.id === operation) };
       }
-      case "scrub":
-        return this.scrubber.answer() as unknown as JsonValue;
       case "copy-packs":
         return await copyPacks(this.sites, body, options);
+      case "scrub":
+        return this.scrubber.answer() as unknown as JsonValue;
       case "claim":
       case "settle":
       case "resolve":
@@ -394,51 +377,36 @@ export class Member implements AsyncDisposable {
     }
   }
 
+  /** A log that ends in the middle of a backup names its successor: then it begins again there. */
+  async #backUp(
+    context: OperationContext,
+    request: { readonly name?: string },
+  ): Promise<BackupResult> {
+    const first = await this.sites.primary(context.signal);
+    try {
+      return await runBackup(this.#partsOn(first), context, request);
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      if (error.context["reason"] !== "closed") throw thrown;
+      const next = await this.sites.primary(context.signal);
+      if (next.id === first.id) throw thrown;
+      context.say(`${error.message} Beginning again there.`);
+      return await runBackup(this.#partsOn(next), context, request);
+    }
+  }
+
   #partsOn(site: OpenSite): CoordinatorParts {
     const { repository, openSource } = site;
     return { ...this.#parts, site, repository, openSource };
-  }
-
-  /** Where to read for somebody who waits: what was seen a moment ago will do. */
-  async #readable(signal?: AbortSignal): Promise<Readable> {
-    return await this.sites.readable(signal, { maxAgeMs: LOOK_INTERVAL_MS });
-  }
-
-  /** What was read whole and was right is proved for now. */
-  #noteVerified(site: OpenSite, { deep, backups }: VerifyResult): void {
-    if (!deep) return;
-    for (const { id, ok } of backups) if (ok) this.scrubber.noteVerified(site.id, id);
-  }
-
-  /** Where a backup is read: at the primary, or at another site that lists it. */
-  async #readableWith(backup: string | undefined, signal?: AbortSignal): Promise<OpenSite> {
-    const { site } = await this.#readable(signal);
-    return this.#siteWith(site, backup);
   }
 
   /** Where an operation reads a backup; it says so if that is not the primary. */
   async #readFrom(context: OperationContext, backup?: string): Promise<OpenSite> {
     const { site, notice } = await this.sites.readable(context.signal);
     if (notice !== undefined) context.say(notice);
-    const found = this.#siteWith(site, backup);
+    const found = this.#reader.siteWith(site, backup);
     if (found !== site) context.say(`Backup ${backup ?? ""} is read from site ${found.name}.`);
     return found;
-  }
-
-  #siteWith(site: OpenSite, backup: string | undefined): OpenSite {
-    const { last } = this.sites;
-    const { cluster } = this.config;
-    return last === undefined ? site : siteWith(last, site, { backup, cluster });
-  }
-
-  #placesOn(site: OpenSite): PlacesOptions {
-    return {
-      now: this.sites.last ?? { roles: undefined, sites: [] },
-      site,
-      stateOf: (view) => this.sites.stateOf(view),
-      retention: this.config.retention,
-      prove: (id) => this.scrubber.prover(id),
-    };
   }
 
   /** One backup or restore per coordinator at a time: a second would only meet the first one's leases. */
@@ -463,6 +431,12 @@ export class Member implements AsyncDisposable {
     });
   }
 
+  /** What was read whole and was right is proved for now. */
+  #noteVerified(site: OpenSite, { deep, backups }: VerifyResult): void {
+    if (!deep) return;
+    for (const { id, ok } of backups) if (ok) this.scrubber.noteVerified(site.id, id);
+  }
+
   #endedOperations(): EndedOperations {
     const ended = this.operations.list({ limit: 10_000 }).filter((one) => one.ended !== undefined);
     const restores = ended.filter((one) => one.kind === "restore");
@@ -476,10 +450,6 @@ export class Member implements AsyncDisposable {
 /** A backup whose leases have ended only brings mirrors up to date, which may take long. */
 function isLeasing({ kind, progress }: OperationRecord): boolean {
   return kind === "restore" || (kind === "backup" && progress?.phase !== "mirrors");
-}
-
-function provedOf(ms: number | undefined): { readonly provedAt?: string } {
-  return ms === undefined ? {} : { provedAt: new Date(ms).toISOString() };
 }
 
 function mustFindSelf(config: MemberConfig): NodeAddress {

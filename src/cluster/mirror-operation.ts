@@ -66,9 +66,11 @@ export async function syncMirrors(
     readonly announced?: readonly LeaseMirror[];
   } = {},
 ): Promise<MirrorReport[]> {
-  const { sites, site } = parts;
+  const { sites } = parts;
   const { names, announced = [] } = options;
   const now = await sites.look(context.signal);
+  // The roles may have changed since the operation began: then its site is a mirror by now.
+  const site = now.sites.find(({ role }) => role === "primary")?.open ?? parts.site;
   const mirrors = now.sites.filter(({ role, name, id }) => {
     return role === "mirror" && id !== site.id && (names === undefined || names.includes(name));
   });
@@ -77,7 +79,7 @@ export async function syncMirrors(
   const reports = new Map<string, MirrorReport>();
   await forEachConcurrent(mirrors, MIRRORS_AT_ONCE, async (mirror) => {
     const sentUnder = announced.find((one) => one.site === mirror.id)?.birth;
-    reports.set(mirror.name, await syncOne(parts, context, { mirror, sentUnder }));
+    reports.set(mirror.name, await syncOne({ ...parts, site }, context, { mirror, sentUnder }));
   });
   return mirrors.flatMap(({ name }) => reports.get(name) ?? []);
 }

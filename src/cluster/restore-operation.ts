@@ -174,9 +174,12 @@ export async function runRestore(
     operation: context.id,
     signal: context.signal,
   };
-  await withSoundIndex(parts.repository, context.signal, () =>
-    pinBackup(parts.repository, parts.openSource, pin),
-  );
+  const isPinned = mayPin(parts);
+  if (isPinned) {
+    await withSoundIndex(parts.repository, context.signal, () =>
+      pinBackup(parts.repository, parts.openSource, pin),
+    );
+  }
   const faults: FaultyObject[] = [];
   try {
     const result = await withAttempts(parts, context, (attempt) =>
@@ -184,8 +187,14 @@ export async function runRestore(
     );
     return { ...result, ...(await repairAfter(parts, context, faults)) };
   } finally {
-    await unpin(parts, context);
+    if (isPinned) await unpin(parts, context);
   }
+}
+
+/** From an archive, and from a site whose log has ended, nothing is removed, and nothing is written there. */
+function mayPin({ sites, site, repository }: CoordinatorParts): boolean {
+  const role = sites.last?.sites.find(({ id }) => id === site.id)?.role;
+  return role !== "archive" && repository.state.closed === undefined;
 }
 
 /** Everything is in place, and no lease waits for this. */

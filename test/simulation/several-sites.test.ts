@@ -4,6 +4,7 @@
  * know the primary writes nowhere.
  */
 import { describe, expect, test } from "bun:test";
+import type { RetentionPolicy } from "../../src/cas/clean/retention.ts";
 import type { BackupResult } from "../../src/cluster/backup-operation.ts";
 import type { MirrorReport } from "../../src/cluster/mirror-operation.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
@@ -201,12 +202,175 @@ test("a site of another repository is refused by name and stops nobody else", as
   ]);
 });
 
-async function open(mirrors: readonly string[]): Promise<SimulatedCluster> {
+describe("each site keeps by its own retention", () => {
+  test("and what only a mirror has left is listed, shown and restored from there", async () => {
+    const cluster = await open(["east"], { store: { minimum: 1, keepLast: 1 } });
+    await backUp(cluster, "one");
+    const tree = readTree(cluster.nodes[0]!.files, PRODUCT_ROOT);
+    for (const name of ["two", "three"]) {
+      change(cluster);
+      await backUp(cluster, name);
+    }
+    const record = await run(cluster, (node) => node.member.startCleanup());
+    expect(record).toMatchObject({
+      state: "done",
+      result: {
+        sites: [
+          { site: "store", report: { forgotten: [{ name: "one" }, { name: "two" }] } },
+          { site: "east", report: { forgotten: [] } },
+        ],
+      },
+    });
+    const { member } = cluster.nodes[0]!;
+    const rows = await cluster.clock.run(member.listBackups());
+    expect(rows.map(({ name, site, sites }) => ({ name, site, sites }))).toEqual([
+      { name: "one", site: "east", sites: { store: "-", east: "acknowledged" } },
+      { name: "two", site: "east", sites: { store: "-", east: "acknowledged" } },
+      { name: "three", site: "store", sites: { store: "acknowledged", east: "acknowledged" } },
+    ]);
+    expect(await cluster.clock.run(member.showBackup("one"))).toMatchObject({ site: "east" });
+    const restored = await run(cluster, (node) => node.member.startRestore({ backup: "one" }));
+    expect(restored.error).toBeUndefined();
+    // A restore of plain files leaves what was made since.
+    const now = readTree(cluster.nodes[0]!.files, PRODUCT_ROOT);
+    const found = new Map([...now].filter(([path]) => tree.has(path)));
+    expect(differences(tree, found)).toEqual([]);
+  });
+
+  test("and a mirror gets only what it would keep", async () => {
+    const cluster = await open(["east"], { east: { minimum: 1, keepLast: 1 } });
+    await backUp(cluster, "one");
+    cluster.stores.get("east")!.isDown = true;
+    for (const name of ["two", "three", "four"]) {
+      change(cluster);
+      await backUp(cluster, name);
+    }
+    cluster.stores.get("east")!.isDown = false;
+    change(cluster);
+    const { mirrors } = await backUp(cluster, "five");
+    expect(mirrors[0]).toMatchObject({ state: "acknowledged", copied: 1 });
+    expect(await listedAt(cluster, "east")).toEqual(["one", "five"]);
+    const rows = await cluster.clock.run(cluster.nodes[0]!.member.listBackups());
+    expect(rows.map(({ name, sites }) => [name, sites["east"]])).toEqual([
+      ["one", "acknowledged"],
+      ["two", "-"],
+      ["three", "-"],
+      ["four", "-"],
+      ["five", "acknowledged"],
+    ]);
+  });
+
+  test("and nothing is forgotten that a mirror wants and does not have, or cannot be asked for", async () => {
+    const cluster = await open(["east"], { store: { minimum: 1, keepLast: 1 } });
+    await backUp(cluster, "one");
+    cluster.stores.get("east")!.isDown = true;
+    for (const name of ["two", "three"]) {
+      change(cluster);
+      await backUp(cluster, name);
+    }
+    const record = await run(cluster, (node) => node.member.startCleanup());
+    expect(record.result).toMatchObject({
+      forgotten: [],
+      waits: expect.arrayContaining([
+        "backup two is not forgotten yet: site east wants it and does not answer",
+      ]),
+      sites: [{ site: "store" }, { site: "east", error: expect.anything() }],
+    });
+    cluster.stores.get("east")!.isDown = false;
+    await cluster.clock.pass(60_000);
+    const early = await run(cluster, (node) => node.member.startCleanup({ dryRun: true }));
+    expect((early.result as { waits: string[] }).waits).toContain(
+      "backup two is not forgotten yet: site east is still to get it",
+    );
+    await run(cluster, (node) => node.member.startSync());
+    await run(cluster, (node) => node.member.startCleanup());
+    expect(await listedAt(cluster, "store")).toEqual(["three"]);
+    expect(await listedAt(cluster, "east")).toEqual(["one", "two", "three"]);
+  });
+});
+
+test("a list says what each site has of each backup", async () => {
+  const cluster = await open(["east"]);
+  await backUp(cluster, "one");
+  cluster.stores.get("east")!.isDown = true;
+  change(cluster);
+  await backUp(cluster, "two");
+  const { member } = cluster.nodes[0]!;
+  const rows = await cluster.clock.run(member.listBackups());
+  expect(rows.map(({ name, sites }) => [name, sites])).toEqual([
+    ["one", { store: "acknowledged", east: "acknowledged" }],
+    ["two", { store: "acknowledged", east: "lagging" }],
+  ]);
+  const status = await cluster.clock.run(member.status(new AbortController().signal));
+  expect(status.sites).toMatchObject([
+    { name: "store", role: "primary", reachable: true, backups: 2 },
+    { name: "east", role: "mirror", reachable: false, backups: 1, lag: { backups: 1 } },
+  ]);
+  const verified = await run(cluster, (node) => {
+    return node.member.startVerify({ backup: "two", deep: true });
+  });
+  expect(verified.state).toBe("done");
+  const [, two] = await cluster.clock.run(member.listBackups());
+  expect(two?.sites).toEqual({ store: "verified", east: "lagging" });
+});
+
+test("a mark reaches every site that answers, and a forgotten backup the others later", async () => {
+  const cluster = await open(["east", "west"]);
+  await backUp(cluster, "one");
+  change(cluster);
+  await backUp(cluster, "two");
+  cluster.stores.get("west")!.isDown = true;
+  const forget = await run(cluster, (node) =>
+    node.member.startMark("delete", { backups: ["one"] }),
+  );
+  expect(forget).toMatchObject({
+    state: "done",
+    result: { sites: [{ site: "east" }, { site: "west", error: expect.anything() }] },
+  });
+  expect(await listedAt(cluster, "store")).toEqual(["two"]);
+  expect(await listedAt(cluster, "east")).toEqual(["two"]);
+  cluster.stores.get("west")!.isDown = false;
+  expect(await listedAt(cluster, "west")).toEqual(["one", "two"]);
+  await cluster.clock.pass(60_000);
+  await run(cluster, (node) => node.member.startSync());
+  expect(await listedAt(cluster, "west")).toEqual(["two"]);
+  await run(cluster, (node) => node.member.startMark("undelete", { backups: ["one"] }));
+  for (const site of ["store", "east", "west"]) {
+    expect((await listedAt(cluster, site)).toSorted()).toEqual(["one", "two"]);
+  }
+});
+
+test("a backup that runs while the roles change is on every site afterwards", async () => {
+  const cluster = await open(["east"]);
+  await backUp(cluster, "one");
+  change(cluster);
+  await cluster.clock.pass(5_000);
+  const [node, other] = cluster.nodes;
+  const started = node!.member.startBackup({ name: "two" });
+  let promotion: OperationRecord | undefined;
+  cluster.clock.at(60, () => {
+    promotion = other!.member.startPromote({ site: "east" });
+  });
+  expect(await cluster.end(node!, started)).toMatchObject({ state: "done" });
+  expect(await cluster.end(other!, promotion!)).toMatchObject({ state: "done" });
+  change(cluster);
+  await backUp(cluster, "three");
+  for (const site of ["store", "east"]) {
+    expect((await listedAt(cluster, site)).toSorted()).toEqual(["one", "three", "two"]);
+  }
+  await expectRestores(cluster, "three", "store");
+});
+
+async function open(
+  mirrors: readonly string[],
+  retentions: Readonly<Record<string, RetentionPolicy>> = {},
+): Promise<SimulatedCluster> {
   const cluster = await SimulatedCluster.create({
     seed: 5,
     nodeCount: 2,
     product: "files",
     mirrors,
+    retentions,
   });
   for (let count = 0; count < 4; count += 1) change(cluster);
   await cluster.clock.pass(5_000);

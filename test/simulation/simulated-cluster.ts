@@ -3,6 +3,7 @@
  * them, virtual time, one seed. It knows how to start operations, to let things go wrong meanwhile,
  * to heal everything, and to look with fresh eyes at what the store holds.
  */
+import type { RetentionPolicy } from "../../src/cas/clean/retention.ts";
 import { toAppError } from "../../src/base/error.ts";
 import { readHeader } from "../../src/cas/log/header-object.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
@@ -34,6 +35,8 @@ export type SimulatedClusterOptions = {
   readonly store?: StoreKind;
   /** More stores, each of which is a site of the repository from the start. */
   readonly mirrors?: readonly string[];
+  /** What single sites keep, by name; the rest keeps all. */
+  readonly retentions?: Readonly<Record<string, RetentionPolicy>>;
   readonly rereadShare?: number;
   /** How far the clocks of machines may be apart. */
   readonly skewMsMax?: number;
@@ -83,8 +86,10 @@ export class SimulatedCluster {
     this.store = store;
     this.stores.set(store.name, store);
     const { stores } = this;
+    const { retentions = {} } = options;
     const what = {
       stores,
+      retentions,
       product,
       addresses,
       degraded,

@@ -3,6 +3,7 @@
  * at most one process: the real `Member` behind simulated doors. A process may be killed at any
  * moment and started again.
  */
+import type { RetentionPolicy } from "../../src/cas/clean/retention.ts";
 import type { ChunkerSettings } from "../../src/cas/format/chunker.ts";
 import type { MemberConfig } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
@@ -44,6 +45,8 @@ export type NodeWorld = {
   readonly store: SimulatedStore;
   /** All stores by name, the first one included. */
   readonly stores: ReadonlyMap<string, SimulatedStore>;
+  /** What single sites keep, by name; the rest keeps all. */
+  readonly retentions: Readonly<Record<string, RetentionPolicy>>;
   /** Rates of faults of the site, asked at each call. */
   readonly siteRates: Readonly<Partial<Record<FaultName, number>>>;
   readonly note: (line: string) => void;
@@ -192,6 +195,7 @@ export class SimulatedNode {
     return names.map((name, index) => ({
       name,
       firstRole: index === 0 ? "primary" : "mirror",
+      ...(world.retentions[name] === undefined ? {} : { retention: world.retentions[name] }),
       async open() {
         if (name === first.name) return first;
         const store = world.stores.get(name);
