@@ -147,7 +147,7 @@ function judgeRule(rule: LifecycleRule): SiteFinding[] {
 function meets(rule: LifecycleRule, prefix: string): boolean {
   const { Filter: filter } = rule;
   if (filter?.Tag !== undefined || (filter?.And?.Tags ?? []).length > 0) return false;
-  const own = filter?.Prefix ?? filter?.And?.Prefix ?? "";
+  const own = filter?.Prefix ?? filter?.And?.Prefix ?? rule.Prefix ?? "";
   if (own.startsWith(`${prefix}probe/`)) return false;
   return own.startsWith(prefix) || prefix.startsWith(own);
 }

@@ -181,7 +181,8 @@ export class S3Versions {
       } catch (thrown) {
         // Not told: a HEAD before each removal finds out.
         if (isAnswer(thrown, 403)) return true;
-        if (isAnswer(thrown, 405, 501, "NotImplemented", "MethodNotAllowed")) return false;
+        // A store that knows no such question has no versions; should it, an answer to a put tells.
+        if (isAnswer(thrown, 400, 404, 405, 501) && !isAnswer(thrown, "NoSuchBucket")) return false;
         throw thrown;
       }
     });
