@@ -11,6 +11,9 @@ import { finish } from "./finish.ts";
 import { mirrorLines } from "./site-text.ts";
 import { between, count, renderPairs, size } from "./table.ts";
 
+/** A server of an earlier version says nothing of mirrors. */
+type BackupAnswer = Omit<BackupResult, "mirrors"> & Partial<Pick<BackupResult, "mirrors">>;
+
 /** Starts a backup and follows it. */
 export async function backup(
   run: CommandRun,
@@ -20,12 +23,12 @@ export async function backup(
   const body = own.name === undefined ? {} : { name: own.name };
   const record = await client.post<OperationRecord>("/v1/backups", body);
   return await finish(run, client, record, {
-    text: (result, ended) => describe(result as BackupResult, ended),
+    text: (result, ended) => describe(result as BackupAnswer, ended),
     code: (result) => ((result as BackupResult).complete ? EXIT.done : EXIT.incomplete),
   });
 }
 
-function describe(result: BackupResult, record: OperationRecord): string {
+function describe(result: BackupAnswer, record: OperationRecord): string {
   const { totals } = result;
   const reused = Math.max(0, totals.bytes - totals.newBytes);
   const lines = renderPairs([
@@ -39,7 +42,7 @@ function describe(result: BackupResult, record: OperationRecord): string {
     ["reused", size(reused)],
     ["took", between(record.started, record.ended ?? record.started)],
   ]);
-  const { mirrors = [] }: Partial<BackupResult> = result;
+  const { mirrors = [] } = result;
   return [
     lines,
     ...mirrorLines(mirrors),

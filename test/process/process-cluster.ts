@@ -20,6 +20,8 @@ export type CommandOutcome = {
 /** How a cluster is made. */
 export type ClusterOptions = {
   readonly nodes: readonly string[];
+  /** Names of directory sites in place of the one that is called disk; `site` is the first's folder. */
+  readonly sites?: readonly string[];
   /** More lines for the configuration. */
   readonly more?: string;
   /** Instead of 127.0.0.1. */
@@ -45,12 +47,17 @@ export class ProcessCluster implements AsyncDisposable {
     const urls = await freeUrls(options.nodes, options.host ?? "127.0.0.1");
     const cluster = new ProcessCluster(folder, urls);
     const nodes = options.nodes.map((name) => `  - {name: ${name}, address: "${urls[name]}"}`);
+    const sites = (options.sites ?? ["disk"]).map((name, index) => {
+      const path = join(folder, index === 0 ? "site" : `site-${name}`);
+      return `  - {name: ${name}, type: directory, path: "${path}"}`;
+    });
     const text = `cluster: test
 nodes:
 ${nodes.join("\n")}
 data: ${folder}/data/{node}
 product: {type: files, root: "${folder}/roots/{node}"}
-sites: [{name: disk, type: directory, path: "${folder}/site"}]
+sites:
+${sites.join("\n")}
 ${options.more ?? ""}
 `;
     fs.writeFileSync(cluster.config, text);
@@ -63,9 +70,9 @@ ${options.more ?? ""}
     return join(this.folder, "roots", node);
   }
 
-  /** Makes the repository. */
-  async init(): Promise<void> {
-    const { code, stderr } = await this.run(["site", "init", "-c", this.config]);
+  /** Makes the repository, on a site by name or on the first. */
+  async init(...site: readonly string[]): Promise<void> {
+    const { code, stderr } = await this.run(["site", "init", ...site, "-c", this.config]);
     if (code !== 0) throw new Error(stderr);
   }
 
