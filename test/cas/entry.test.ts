@@ -45,10 +45,16 @@ const DRAFTS: readonly EntryDraft[] = [
   },
   {
     kind: "keep",
-    body: { segments: [], keys: [{ id: hashOf("k"), birth: 1, recipients: [RECIPIENT] }] },
+    body: {
+      segments: [],
+      keys: [{ id: hashOf("k"), birth: 1, hash: hashOf("o"), recipients: [RECIPIENT] }],
+    },
   },
   { kind: "closed", body: { successor: idOf("t"), reason: "r" } },
-  { kind: "rekey", body: { recipients: [RECIPIENT], keys: [{ id: hashOf("k"), birth: 1 }] } },
+  {
+    kind: "rekey",
+    body: { recipients: [RECIPIENT], keys: [{ id: hashOf("k"), birth: 1, hash: hashOf("o") }] },
+  },
   { kind: "repair", body: { objects: [{ kind: "pack", id: hashOf("p"), birth: 1 }] } },
 ];
 

@@ -47,7 +47,7 @@ const SCHEMA = `
     id BLOB NOT NULL, pack INTEGER NOT NULL, frame INTEGER NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (id, pack)) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS journal_key (
-    id TEXT PRIMARY KEY, birth INTEGER NOT NULL, recipients TEXT NOT NULL) STRICT;
+    id TEXT PRIMARY KEY, birth INTEGER NOT NULL, hash TEXT NOT NULL, recipients TEXT NOT NULL) STRICT;
   DROP INDEX IF EXISTS journal_chunk_pack;
 `;
 
@@ -232,23 +232,23 @@ export class PackJournal {
   }
 
   /** Remembers the key object of packs that are journaled next. */
-  addKey({ id, birth, recipients }: KeyRef): void {
+  addKey({ id, birth, hash, recipients }: KeyRef): void {
     this.#database
-      .query("INSERT OR REPLACE INTO journal_key (id, birth, recipients) VALUES (?, ?, ?)")
-      .run(id, birth, recipients.join(" "));
+      .query("INSERT OR REPLACE INTO journal_key (id, birth, hash, recipients) VALUES (?, ?, ?, ?)")
+      .run(id, birth, hash, recipients.join(" "));
   }
 
   /** The key object of a session, if it is remembered. */
   getKey(id: string): KeyRef | undefined {
     const row = guardRead(() =>
       this.#database
-        .query<{ birth: number; recipients: string }, [string]>(
-          "SELECT birth, recipients FROM journal_key WHERE id = ?",
+        .query<{ birth: number; hash: string; recipients: string }, [string]>(
+          "SELECT birth, hash, recipients FROM journal_key WHERE id = ?",
         )
         .get(id),
     );
     if (row === null) return undefined;
-    return { id, birth: row.birth, recipients: row.recipients.split(" ") };
+    return { id, ...row, recipients: row.recipients.split(" ") };
   }
 
   /** Forgets the keys that the log names by now. */

@@ -3,6 +3,7 @@
  * key is of no use without its key object, so that comes first, as it is, and the entry that names
  * the packs names it too. Nobody here can open one.
  */
+import { sha256Hex } from "../../base/hex.ts";
 import { damagedError } from "../format/bytes.ts";
 import { keyKey } from "../format/ids.ts";
 import type { EntryBodies } from "../log/entry.ts";
@@ -35,9 +36,12 @@ export class CopiedKeys {
       if (stored === undefined) throw damagedError(what, "is not named by its log", { key: id });
       const bytes = await source.site.get(keyKey(id, stored.birth), callOf(this.#signal));
       if (bytes === undefined) throw damagedError(what, "is missing", { key: id });
+      if (sha256Hex(bytes) !== stored.hash) {
+        throw damagedError(what, "does not match the hash that its log has of it", { key: id });
+      }
       const birth = repository.state.sequence;
       await repository.putObject(keyKey(id, birth), bytes, callOf(this.#signal));
-      this.#brought.set(id, { id, birth, recipients: [...stored.recipients] });
+      this.#brought.set(id, { ...stored, id, birth, recipients: [...stored.recipients] });
     }
   }
 

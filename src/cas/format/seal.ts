@@ -17,8 +17,12 @@ import type { PackKind } from "./pack-kind.ts";
 /** A session key and the id that its key object has. */
 export type SessionKey = { readonly id: string; readonly key: Uint8Array };
 
-/** Where a session key lies, and for whom it was wrapped there. */
-export type StoredKey = { readonly birth: number; readonly recipients: readonly string[] };
+/** Where a session key lies, for whom it was wrapped there, and the hash of that object. */
+export type StoredKey = {
+  readonly birth: number;
+  readonly hash: string;
+  readonly recipients: readonly string[];
+};
 
 /** The pack that a frame was first written to: which key it is under, and the salt of it. */
 export type FrameOrigin = {

@@ -4,7 +4,7 @@
  * are in memory for as long as the opener is. Chunks are checked here too, since their ids are keyed.
  */
 import { AppError } from "../../base/error.ts";
-import { toHex } from "../../base/hex.ts";
+import { sha256Hex, toHex } from "../../base/hex.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
 import { damagedError } from "../format/bytes.ts";
 import { keyKey } from "../format/ids.ts";
@@ -100,6 +100,9 @@ export class FrameOpener implements ManifestOpener {
     const name = keyKey(id, stored.birth);
     const wrapped = await this.#options.site.get(name, call);
     if (wrapped === undefined) throw damagedError(name, "is missing", { key: name });
+    if (sha256Hex(wrapped) !== stored.hash) {
+      throw damagedError(name, "does not match the hash that the log has of it", { key: name });
+    }
     const key = await unwrapWith(this.#identities, wrapped);
     if (key === undefined) throw wrongIdentity(name, stored);
     if (sessionIdOf(key) !== id) throw damagedError(name, "holds another key than its name says");
@@ -128,9 +131,7 @@ function noIdentity(stored: StoredKey | undefined): AppError {
 
 function wrongIdentity(name: string, stored: StoredKey): AppError {
   return new AppError("permission", `No identity that was given opens ${name}.`, {
-    guidance:
-      `It was wrapped for ${namesOf(stored)}: give the identity file of one of them. If one of them ` +
-      "is among those given, the key object is damaged; another site may have a good copy.",
+    guidance: `It was wrapped for ${namesOf(stored)}: give the identity file of one of them.`,
     context: { reason: "identity", key: name, recipients: namesOf(stored) },
   });
 }

@@ -4,6 +4,7 @@
  * wrapped before stays in the site, so that an old identity still opens what it could: rotation is for
  * what comes, not for what was.
  */
+import { sha256Hex } from "../../base/hex.ts";
 import type { SiteCall } from "../../sites/site.ts";
 import { keyKey } from "../format/ids.ts";
 import type { Repository } from "../log/repository.ts";
@@ -48,12 +49,14 @@ export async function rotateKeys(
   const body = { text: "Session keys are wrapped for other recipients." };
   await repository.commit(() => ({ kind: "note", body }), { operation, ...call });
   for (let start = 0; start < stale.length; start += KEY_COUNT_MAX) {
-    const keys: { id: string; birth: number }[] = [];
+    const keys: { id: string; birth: number; hash: string }[] = [];
     const birth = repository.state.sequence;
     for (const [id] of stale.slice(start, start + KEY_COUNT_MAX)) {
       const { key } = await opener.sessionKey(id, call);
-      await repository.putObject(keyKey(id, birth), await wrapFor(recipients, key), call);
-      keys.push({ id, birth });
+      const wrapped = await wrapFor(recipients, key);
+      const hash = sha256Hex(wrapped);
+      await repository.putObject(keyKey(id, birth), wrapped, { ...call, sha256: hash });
+      keys.push({ id, birth, hash });
       onKey?.(start + keys.length, stale.length);
     }
     const rekey = { kind: "rekey", body: { recipients, keys } } as const;

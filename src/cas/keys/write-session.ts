@@ -4,6 +4,7 @@
  * then on only an identity opens what the operation has stored.
  */
 import type { Random } from "../../base/doors.ts";
+import { sha256Hex } from "../../base/hex.ts";
 import type { SiteCall } from "../../sites/site.ts";
 import { keyKey } from "../format/ids.ts";
 import { KEY_SIZE_BYTES } from "../format/node-keys.ts";
@@ -17,6 +18,8 @@ import type { RepositoryEncryption } from "./repository-encryption.ts";
 export type KeyRef = {
   readonly id: string;
   readonly birth: number;
+  /** Of its bytes. */
+  readonly hash: string;
   readonly recipients: readonly string[];
 };
 
@@ -24,7 +27,11 @@ export type KeyRef = {
 export type SessionHost = {
   readonly sealer: Sealer;
   readonly state: { readonly sequence: number };
-  putObject(key: string, bytes: Uint8Array, call?: SiteCall): Promise<void>;
+  putObject(
+    key: string,
+    bytes: Uint8Array,
+    options?: SiteCall & { readonly sha256?: string },
+  ): Promise<void>;
 };
 
 /** A session key in use. */
@@ -75,7 +82,8 @@ export class WriteSession implements Disposable {
     const recipients = this.#recipients;
     const wrapped = await wrapFor(recipients, key);
     const birth = this.#host.state.sequence;
-    await this.#host.putObject(keyKey(id, birth), wrapped, call);
-    return { id, birth, recipients };
+    const hash = sha256Hex(wrapped);
+    await this.#host.putObject(keyKey(id, birth), wrapped, { ...call, sha256: hash });
+    return { id, birth, hash, recipients };
   }
 }

@@ -82,7 +82,9 @@ const stateSchema = z.strictObject({
   roles: roleBodySchema.extend({ sequence }).exactOptional(),
   closed: closedBodySchema.extend({ sequence, time }).exactOptional(),
   /** Of encrypted repositories: `to` is the number of the recipients in their list. */
-  keys: z.array(z.strictObject({ id: hashSchema, birth: sequence, to: sequence })).exactOptional(),
+  keys: z
+    .array(z.strictObject({ id: hashSchema, birth: sequence, hash: hashSchema, to: sequence }))
+    .exactOptional(),
   recipients: z.array(recipientsSchema).exactOptional(),
 });
 
@@ -235,14 +237,14 @@ function keysToJson(keys: RepositoryState["keys"]): Pick<StateJson, "keys" | "re
     const name = key.recipients.join(" ");
     const to = numbers.get(name) ?? recipients.push([...key.recipients]) - 1;
     numbers.set(name, to);
-    return { id, birth: key.birth, to };
+    return { id, birth: key.birth, hash: key.hash, to };
   });
   return { keys: list, recipients };
 }
 
 function keysFromJson({ keys = [], recipients = [] }: StateJson): RepositoryState["keys"] {
   return new Map(
-    keys.map(({ id, birth, to }) => [id, { birth, recipients: recipients[to] ?? [] }]),
+    keys.map(({ id, birth, hash, to }) => [id, { birth, hash, recipients: recipients[to] ?? [] }]),
   );
 }
 

@@ -112,7 +112,7 @@ const segmentsSchema = z.array(segmentRefSchema).max(NAME_COUNT_MAX);
 /** For whom a session key is wrapped. */
 export const recipientsSchema = z.array(recipientSchema).min(1).max(100);
 
-const keySchema = z.strictObject({ id: hashSchema, birth: birthSchema });
+const keySchema = z.strictObject({ id: hashSchema, birth: birthSchema, hash: hashSchema });
 
 /** Key objects that an entry brings; left out in plain repositories, and where there are none. */
 export const keysSchema = z

@@ -316,7 +316,7 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
     effect(draft, { keys, recipients }) {
       if (keys.length === 0) return;
       const table = draft.edit("keys");
-      for (const { id, birth } of keys) table.set(id, { birth, recipients });
+      for (const { id, birth, hash } of keys) table.set(id, { birth, hash, recipients });
     },
   },
 
@@ -341,7 +341,7 @@ function addKeys(draft: StateDraft, keys: EntryBodies["keep"]["keys"] = []): voi
   const fresh = keys.filter(({ id }) => !draft.state.keys.has(id));
   if (fresh.length === 0) return;
   const table = draft.edit("keys");
-  for (const { id, birth, recipients } of fresh) table.set(id, { birth, recipients });
+  for (const { id, ...key } of fresh) table.set(id, key);
 }
 
 function repair(draft: StateDraft, { kind, id, birth }: Repaired): void {

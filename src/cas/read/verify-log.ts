@@ -4,12 +4,13 @@
  * node has read, the others against the entry behind them. Memory: `BATCH_COUNT` entries, and two
  * segments.
  */
+import { sha256Hex } from "../../base/hex.ts";
 import { forEachConcurrent, mapConcurrent } from "../../base/semaphore.ts";
 import type { SiteCall } from "../../sites/site.ts";
 import { decodeCheckpoint } from "../log/checkpoint.ts";
 import { decodeEntry, entryHash } from "../log/entry.ts";
 import { HEADER_KEY, headerHash } from "../format/header.ts";
-import { checkpointKey, logKey } from "../format/ids.ts";
+import { checkpointKey, keyKey, logKey } from "../format/ids.ts";
 import { decodeSegment, segmentKey } from "../format/index-segment.ts";
 import type { Repository } from "../log/repository.ts";
 import type { RepositoryState } from "../log/state.ts";
@@ -35,6 +36,7 @@ export async function verifyLog(options: LogCheckOptions): Promise<number> {
   await verifyHeader(options);
   const entries = await verifyEntries(options);
   await verifyCheckpoint(options);
+  await verifyKeys(options);
   await verifySegments(options);
   return entries;
 }
@@ -92,6 +94,23 @@ async function getEntries(
     options.signal,
   );
   return found;
+}
+
+/** Without its key object, what was sealed under a session key is lost. */
+async function verifyKeys(options: LogCheckOptions): Promise<void> {
+  const { state, deep, problems, signal } = options;
+  if (!deep) return;
+  await forEachConcurrent(
+    [...state.keys],
+    REQUEST_CONCURRENCY,
+    async ([id, { birth, hash }]) => {
+      const key = keyKey(id, birth);
+      const bytes = await getObject(options, key);
+      if (bytes === undefined || sha256Hex(bytes) === hash) return;
+      problems.add(key, "damaged", `${key} does not match the hash that the log has of it.`);
+    },
+    signal,
+  );
 }
 
 async function verifyCheckpoint(options: LogCheckOptions): Promise<void> {

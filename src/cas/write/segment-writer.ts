@@ -150,5 +150,5 @@ export class SegmentWriter {
 
 /** Key objects, copied for an entry. */
 export function refsOf(keys: readonly KeyRef[]): EntryKeys {
-  return keys.map(({ id, birth, recipients }) => ({ id, birth, recipients: [...recipients] }));
+  return keys.map(({ recipients, ...key }) => ({ ...key, recipients: [...recipients] }));
 }
