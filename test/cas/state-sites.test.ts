@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { decodeCheckpoint, encodeCheckpoint } from "../../src/cas/log/checkpoint.ts";
 import { encodeEntry } from "../../src/cas/log/entry.ts";
 import type { EntryDraft } from "../../src/cas/log/entry.ts";
+import { decompressAtMost } from "../../src/cas/format/zstd.ts";
 import { birthOfPack, isDeletedPack } from "../../src/cas/log/state.ts";
 import type { RepositoryState } from "../../src/cas/log/state.ts";
 import { backupBody, hashOf, idOf, LogBuilder, nextEntry, segment } from "./log-builder.ts";
@@ -76,6 +77,17 @@ test("after closed nothing counts, not even a note, a role, or a kind that nobod
   expect(log.pushBytes(unknownEntry(log.state, { critical: true }))).toContain("closed the log");
   const { sequence, entryHash: hash } = log.state;
   expect(log.state).toEqual({ ...before, sequence, entryHash: hash });
+  expect(throughCheckpoint(log.state)).toEqual(log.state);
+});
+
+test("a checkpoint says nothing of sites where no entry did, as those before these kinds", () => {
+  const log = new LogBuilder();
+  log.push(backup("a", 1));
+  const { state } = JSON.parse(
+    new TextDecoder().decode(decompressAtMost(encodeCheckpoint(log.state).bytes, 1e6, "it")),
+  ) as { state: Record<string, unknown> };
+  expect(Object.keys(state).filter((key) => key === "roles" || key === "closed")).toEqual([]);
+  expect(state["births"]).toEqual([]);
   expect(throughCheckpoint(log.state)).toEqual(log.state);
 });
 

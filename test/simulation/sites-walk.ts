@@ -49,8 +49,8 @@ export type SitesWalkResult = {
 type Place = {
   readonly site: MemorySite;
   readonly observer: SmallNode;
-  /** What the observer looked at last. */
-  seen: string;
+  /** How many removals the observer has seen. */
+  seen: number;
   /** Of backups by their entries: ids of all chunks that they need. */
   readonly chunks: Map<number, readonly string[]>;
 };
@@ -91,7 +91,7 @@ class SitesWalker {
       const header = await Repository.init(site, { doors: quiet, chunker: CHUNKER, ...same });
       ({ repository } = header);
       const observer = await openNode(site, quiet, { node: "observer" });
-      this.#places.push({ site, observer, seen: "", chunks: new Map() });
+      this.#places.push({ site, observer, seen: 0, chunks: new Map() });
     }
     try {
       await this.#walk();
@@ -114,6 +114,7 @@ class SitesWalker {
       this.#act("p1", () => this.#copy("p1", both())),
       this.#act("r", () => this.#repair("r", both())),
     ];
+    if (this.#chance() < 0.4) actors.push(this.#closeMidway());
     for (let count = 0; count < STEP_COUNT_MAX && this.#violation === undefined; count++) {
       if (!(await this.#clock.step())) break;
       for (const place of this.#places) await this.#observe(place);
@@ -206,11 +207,11 @@ class SitesWalker {
     const open = (): SmallNode["source"] => openSource(repository);
     const backup = this.#pick([...state.backups.values()]);
     const pin = this.#pick([...state.pins.keys()]);
-    const action = this.#pick(["forget", "undo", "undo", "pin", "unpin", "unpin"] as const);
+    const action = this.#pick(["forget", "forget", "undo", "undo", "pin", "unpin"] as const);
     if (backup === undefined) return;
     const id = backup.backup;
     if (action === "forget" && listedBackups(state).length > 1) {
-      const scope = this.#pick(["site", "all"] as const);
+      const scope = this.#pick(["site", "all", "all"] as const);
       await forgetBackups(repository, { backups: [id], reason: "by name", scope, operation });
     } else if (action === "undo") {
       const won = await undoForget(repository, open, { backup: id, operation });
@@ -280,6 +281,26 @@ class SitesWalker {
     this.#count("repaired", report.repaired.length);
   }
 
+  /** Ends one log while everybody is at work; what is there stays there. */
+  async #closeMidway(): Promise<void> {
+    await this.#clock.sleep(this.#chance() * this.#options.durationMs);
+    while (this.#violation === undefined) {
+      try {
+        const { repository } = await this.#open("x", 1);
+        const successor = this.#places[0]!.observer.repository.header.site;
+        const operation = this.#drawId();
+        await closeLog(repository, { successor, reason: "midway", operation });
+        this.#count("closed midway");
+        return;
+      } catch (thrown) {
+        this.#judge("x", thrown);
+        await this.#clock.sleep(50);
+      } finally {
+        this.#forgetNodes("x");
+      }
+    }
+  }
+
   /** Ends one log, copies what came in between, and proves that nothing is lacking. */
   async #closeAndProve(): Promise<void> {
     const quiet = { clock: new StillClock(), random: seededRandom(this.#options.seed + 5) };
@@ -300,7 +321,7 @@ class SitesWalker {
   /** Looks at a site after each change of its log, and after each removal. */
   async #observe(place: Place): Promise<void> {
     const { site, observer } = place;
-    const seen = `${site.objects.size}`;
+    const seen = site.requests.delete;
     const isLogGrown = site.objects.has(logKey(observer.repository.state.sequence + 1));
     if (seen === place.seen && !isLogGrown) return;
     place.seen = seen;

@@ -21,6 +21,8 @@ const SEEN = [
   "forgotten for all",
   "repaired",
   "closed",
+  "closed midway",
+  "failed: closed",
   "deleted",
   "garbage",
   "repacks",
