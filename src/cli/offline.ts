@@ -12,8 +12,11 @@ import { realFileSystem } from "../base/file-system.ts";
 import { pathFromText } from "../base/path.ts";
 import { realRandom } from "../base/random.ts";
 import { openWorkerLanes } from "../cas/read/restore-lanes.ts";
+import { mayBeElsewhere } from "../cas/read/failover.ts";
 import { openOffline } from "../cluster/offline.ts";
 import type { Offline } from "../cluster/offline.ts";
+import type { OtherSite } from "../cluster/offline-sites.ts";
+import type { Site } from "../sites/site.ts";
 import { openSite } from "../server/open-site.ts";
 import type { SharedConfig } from "../server/config.ts";
 import type { CommandRun } from "./command.ts";
@@ -28,7 +31,7 @@ export const OFFLINE_DOORS = {
   databases: realDatabases,
 };
 
-/** Runs `work` over the primary site of the file; Ctrl-C ends it. */
+/** Runs `work` over the primary site of the file, or the first that answers; Ctrl-C ends it. */
 export async function withOffline<T>(
   run: CommandRun,
   work: (offline: Offline, config: SharedConfig) => Promise<T>,
@@ -40,22 +43,51 @@ export async function withOffline<T>(
   process.once("SIGINT", interrupt);
   const tempFolder = mkdtempSync(join(tmpdir(), "astacus-"));
   try {
-    const { site } = await openSite(config.sites[0], OFFLINE_DOORS);
-    await using _ = site;
-    using offline = await openOffline({
-      site,
+    await using sites = new AsyncDisposableStack();
+    const all = config.sites.map((site): OtherSite => ({
+      name: site.name,
+      open: async () => sites.use((await openSite(site, OFFLINE_DOORS)).site),
+    }));
+    const options = {
       doors: OFFLINE_DOORS,
-      tempFolder: pathFromText(tempFolder),
       cluster: config.cluster,
       retention: config.retention,
       concurrency: config.restore.concurrency,
       openLanes: openWorkerLanes,
       encryption: await loadEncryption(run, config),
       signal: stop.signal,
+    };
+    using offline = await openFirst(run, all, async (site, others) => {
+      const folder = mkdtempSync(join(tempFolder, "site-"));
+      return await openOffline({ ...options, site, others, tempFolder: pathFromText(folder) });
     });
     return await work(offline, config);
   } finally {
     process.off("SIGINT", interrupt);
     rmSync(tempFolder, { recursive: true, force: true });
   }
+}
+
+/** Opens the first site that answers; the error is that of the first if none does. */
+async function openFirst(
+  run: CommandRun,
+  sites: readonly OtherSite[],
+  open: (site: Site, others: readonly OtherSite[]) => Promise<Offline>,
+): Promise<Offline> {
+  const failures: AppError[] = [];
+  for (const one of sites) {
+    try {
+      const offline = await open(
+        await one.open(),
+        sites.filter((other) => other !== one),
+      );
+      for (const { message } of failures) run.terminal.say(`NOTICE ${message}`);
+      if (failures.length > 0) run.terminal.say(`NOTICE This is what site ${one.name} has.`);
+      return offline;
+    } catch (thrown) {
+      if (!mayBeElsewhere(thrown)) throw thrown;
+      failures.push(thrown);
+    }
+  }
+  throw failures[0] ?? new AppError("config", "The configuration names no site.");
 }

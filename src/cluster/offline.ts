@@ -1,7 +1,8 @@
 /**
  * Backups straight from a site: no server, no cluster, no catalog. Lists, shows, verifies, and puts
- * files into a folder, on any machine that has the configuration. Reads only: nothing is written to
- * the site, and the temporary catalog goes with the reader.
+ * files into a folder, on any machine that has the configuration. What the site does not give comes
+ * from the others of the configuration. Reads only: nothing is written to a site, and the temporary
+ * catalogs go with the reader.
  */
 import type { Doors } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
@@ -10,12 +11,11 @@ import { joinPath } from "../base/path.ts";
 import type { BackupArchive, BackupArchiveRequest } from "../cas/read/archive-backup.ts";
 import { archiveBackup } from "../cas/read/archive-backup.ts";
 import { Catalog } from "../cas/catalog/catalog.ts";
-import { ChunkSource } from "../cas/read/chunk-source.ts";
+import type { ChunkSource } from "../cas/read/chunk-source.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
+import type { BackupRecord } from "../cas/log/state.ts";
 import { newestComplete } from "../cas/log/state.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
-import { readManifest } from "../cas/format/manifest.ts";
-import type { FrameOpener } from "../cas/keys/frame-opener.ts";
 import type { NodeEncryption } from "./member-config.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { OpenLanes } from "../cas/read/restore-lanes.ts";
@@ -26,13 +26,18 @@ import { verifyRepository } from "../cas/read/verify.ts";
 import type { Site } from "../sites/site.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf, summarize } from "./backup-summary.ts";
+import { OtherSites } from "./offline-sites.ts";
+import type { OtherSite } from "./offline-sites.ts";
+import { ReadFaults } from "./read-faults.ts";
+import { SiteSources } from "./site-sources.ts";
+import type { SourceHow, SourceSite } from "./site-sources.ts";
 import { verifyShares } from "./verify-shares.ts";
-
-const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
 
 /** What the reader is told. */
 export type OfflineOptions = {
   readonly site: Site;
+  /** Where to go on with what the site does not give. */
+  readonly others?: readonly OtherSite[];
   readonly doors: Pick<Doors, "clock" | "random" | "files" | "databases">;
   /** An empty folder for the temporary catalog; its owner removes it. */
   readonly tempFolder: string;
@@ -113,16 +118,28 @@ export async function openOffline(options: OfflineOptions): Promise<Offline> {
 
 /** A reader of one site; see the file's header. */
 export class Offline implements Disposable {
+  /** What sites did not give as they should have. */
+  readonly faults = new ReadFaults();
   readonly #options: OfflineOptions;
   readonly #repository: Repository;
   readonly #catalog: Catalog;
-  readonly #opener: FrameOpener;
+  readonly #others: OtherSites;
+  readonly #sources: SiteSources;
 
   constructor(options: OfflineOptions, repository: Repository, catalog: Catalog) {
     this.#options = options;
     this.#repository = repository;
     this.#catalog = catalog;
-    this.#opener = repository.openerFor(options.encryption?.identities);
+    const { others = [], doors, encryption } = options;
+    const { repository: id } = repository.header;
+    this.#others = new OtherSites({ ...options, others, repository: id });
+    this.#sources = new SiteSources({
+      clock: doors.clock,
+      concurrency: options.concurrency,
+      identities: encryption?.identities,
+      faults: this.faults,
+      next: others.length === 0 ? undefined : (used) => this.#others.next(used),
+    });
   }
 
   /** All backups of the site, of every cluster, oldest first. */
@@ -134,12 +151,11 @@ export class Offline implements Disposable {
   /** One backup, whole. */
   async showBackup(wanted: string): Promise<BackupDetail> {
     const { retention, cluster, site } = this.#options;
-    const { site: stored } = this.#repository;
     return await detailOf(this.#repository, wanted, {
       retention,
       cluster,
       site: site.name,
-      readManifest: (backup) => readManifest(stored, backup, this.#options.signal, this.#opener),
+      readManifest: (backup) => this.#readManifest(backup),
     });
   }
 
@@ -151,7 +167,8 @@ export class Offline implements Disposable {
   }): ReturnType<typeof verifyRepository> {
     const { state } = this.#repository;
     const { cluster, signal } = this.#options;
-    const source = this.#openSource();
+    // What is wrong at this site must show.
+    const source = this.#openSource({ alone: true });
     const backup =
       how.backup === undefined
         ? undefined
@@ -227,11 +244,22 @@ export class Offline implements Disposable {
   async archive(request: BackupArchiveRequest): Promise<BackupArchive> {
     const { cluster, signal } = this.#options;
     const source = this.#openSource();
-    return await archiveBackup(request, { repository: this.#repository, source, cluster }, signal);
+    const readManifest = (backup: BackupRecord): Promise<Manifest> => this.#readManifest(backup);
+    const parts = { repository: this.#repository, source, readManifest, cluster };
+    return await archiveBackup(request, parts, signal);
   }
 
   [Symbol.dispose](): void {
+    this.#others[Symbol.dispose]();
     this.#catalog[Symbol.dispose]();
+  }
+
+  async #readManifest(backup: BackupRecord): Promise<Manifest> {
+    return await this.#sources.readManifest(this.#here, backup, this.#options.signal);
+  }
+
+  get #here(): SourceSite {
+    return { name: this.#options.site.name, repository: this.#repository };
   }
 
   async #choose(request: OfflineRestore): Promise<{
@@ -247,8 +275,7 @@ export class Offline implements Disposable {
         context: { reason: "backup-incomplete", problems: record.problems },
       });
     }
-    const { site } = this.#repository;
-    const manifest = await readManifest(site, record, this.#options.signal, this.#opener);
+    const manifest = await this.#readManifest(record);
     for (const name of request.nodes ?? []) mustHaveNode(manifest, name);
     const shares = manifest.nodes
       .toSorted((a, b) => (a.name < b.name ? -1 : 1))
@@ -272,15 +299,8 @@ export class Offline implements Disposable {
     } as const;
   }
 
-  #openSource(): ChunkSource {
-    return new ChunkSource({
-      site: this.#repository.site,
-      index: this.#repository.index,
-      state: () => this.#repository.state,
-      concurrency: this.#options.concurrency,
-      cacheBytes: SOURCE_CACHE_BYTES,
-      opener: this.#opener,
-    });
+  #openSource(how?: SourceHow): ChunkSource {
+    return this.#sources.open(this.#here, how);
   }
 }
 

@@ -23,7 +23,7 @@ ${lines}`;
     text,
     fileName: "/etc/astacus/astacus.yaml",
     environment: {},
-    readFile: () => new Uint8Array(),
+    readFile: () => "",
     hostName: "a",
   });
 }

@@ -9,11 +9,14 @@ import type { OperationRecord } from "../../src/cluster/operations.ts";
 import type { RestoreResult } from "../../src/cluster/restore-operation.ts";
 import type { ScrubReport } from "../../src/cluster/scrub.ts";
 import type { VerifyResult } from "../../src/cluster/verify-operation.ts";
+import { openOffline } from "../../src/cluster/offline.ts";
 import { changeFiles, differences, readTree } from "./cluster-data.ts";
 import type { Shade } from "./shaded-site.ts";
 import { SimulatedCluster } from "./simulated-cluster.ts";
+import { MemoryFileSystem } from "./memory-file-system.ts";
 import type { SimulatedNode } from "./simulated-node.ts";
 import { PRODUCT_ROOT } from "./simulated-node.ts";
+import { databasesOf, ProcessLife } from "./simulated-process.ts";
 import type { SimulatedStore } from "./simulated-store.ts";
 
 const SHADES: Readonly<Record<string, Shade>> = {
@@ -120,6 +123,39 @@ test("a backup goes on where the lists of the last one are damaged, and they are
   wipe(cluster);
   await restore(cluster, "two");
   expectTrees(cluster, trees);
+});
+
+test("a reader without a server goes on at the other sites of its file", async () => {
+  const { cluster, trees } = await backedUp();
+  const [store, east] = [cluster.store, cluster.stores.get("east")!];
+  for (const shade of [...Object.values(SHADES), { kind: "failing" }] as Shade[]) {
+    shadeAll(store, shade);
+    const files = new MemoryFileSystem({ clock: cluster.clock });
+    const read = async (): Promise<void> => {
+      using reader = await openOffline({
+        site: await store.open(),
+        others: [{ name: "east", open: () => east.open() }],
+        doors: {
+          clock: cluster.clock,
+          random: cluster.random,
+          files,
+          databases: databasesOf(new Map(), new ProcessLife()),
+        },
+        tempFolder: "/t",
+        cluster: "simulated",
+        retention: { minimum: 1 },
+        concurrency: 4,
+      });
+      await reader.restoreTo({ target: "/r", ownerPolicy: "recorded" });
+      expect(reader.faults.counts.get("store")).toBeDefined();
+      if (shade.kind === "failing") return;
+      expect(await reader.verify({ deep: true })).toMatchObject({ ok: false });
+    };
+    await cluster.clock.run(read());
+    for (const [name, tree] of trees) {
+      expect(differences(tree, readTree(files, `/r/${name}/root`))).toEqual([]);
+    }
+  }
 });
 
 type Trees = ReadonlyMap<string, ReturnType<typeof readTree>>;
