@@ -18,7 +18,7 @@ export type MetricsSource = {
   /** Sites that are open. */
   readonly sites: () => readonly Pick<
     CountingSite,
-    "name" | "requests" | "bytesRead" | "bytesWritten"
+    "name" | "requests" | "bytesRead" | "bytesWritten" | "healed"
   >[];
   readonly backups: () => BackupFigures | undefined;
   readonly damage?: FaultMetricsSource;
@@ -195,6 +195,19 @@ function addSiteGauges(source: MetricsSource, registry: Registry): void {
     },
   });
   registry.registerMetric(bytes);
+  const healed = new Gauge({
+    name: "astacus_site_healed",
+    help: "Objects that somebody had deleted, in a bucket with versions, and that were found again",
+    labelNames: ["site"],
+    registers: [],
+    collect() {
+      this.reset();
+      for (const site of source.sites()) {
+        if (site.healed !== undefined) this.set({ site: site.name }, site.healed.size);
+      }
+    },
+  });
+  registry.registerMetric(healed);
 }
 
 /** What each site is to the others, and how far a mirror is behind. */

@@ -37,8 +37,6 @@ export type S3SiteOptions = {
   readonly storageClass?: { readonly data?: string; readonly metadata?: string };
   /** For stores that ignore If-None-Match: looks first, then writes. Two writers lose backups. */
   readonly unsafeCreate?: "single-writer";
-  /** Told of each object that somebody had hidden under a delete marker, which was removed. */
-  readonly onHealed?: (key: string) => void;
   /** For the ends of locks; the machine's if left out. */
   readonly clock?: Clock;
   /** Requests at once. */

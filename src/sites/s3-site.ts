@@ -22,6 +22,9 @@ import type { SiteFinding, SiteLock } from "./site.ts";
 
 const PAGE_KEY_COUNT = 1000;
 
+/** Whoever hides more than this is known well enough. */
+const HEALED_COUNT_MAX = 100_000;
+
 /** Objects of checks: never locked unless they say so, since they shall go again. */
 const PROBE_PREFIX = "probe/";
 
@@ -46,6 +49,7 @@ class S3Site implements Site {
   readonly location: string;
   readonly lock?: SiteLock;
   readonly weakness?: string;
+  readonly healed: Set<string> = new Set<string>();
   readonly #bucket: S3Bucket;
   readonly #options: S3SiteOptions;
   readonly #versions: S3Versions;
@@ -216,7 +220,7 @@ class S3Site implements Site {
     if (found !== "hidden") return found;
     const versionId = await this.#versions.heal(key, options);
     if (versionId === undefined) return ABSENT;
-    this.#options.onHealed?.(key);
+    if (this.healed.size < HEALED_COUNT_MAX) this.healed.add(key);
     const below = await send(versionId);
     return below === "hidden" ? ABSENT : below;
   }

@@ -94,17 +94,21 @@ export interface Site {
   readonly lock?: SiteLock;
   /** Why two writers must never be here at once, where that is so and was asked for by name. */
   readonly weakness?: string;
+  /** Objects that somebody had deleted and that were found again since the site was opened. */
+  readonly healed?: ReadonlySet<string>;
   /** For `site check`: what the store is set to that matters to backups. */
   inspect?(options?: SiteCall): Promise<readonly SiteFinding[]>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** What only some kinds of site have, for whoever wraps one. */
-export function extrasOf(site: Site): Pick<Site, "lock" | "weakness" | "inspect"> {
-  const { lock, weakness } = site;
+export function extrasOf(site: Site): Pick<Site, "lock" | "weakness" | "healed" | "inspect"> {
+  const { lock, weakness, healed } = site;
   return {
     ...(lock === undefined ? {} : { lock }),
     ...(weakness === undefined ? {} : { weakness }),
+    // The same set, which grows.
+    ...(healed === undefined ? {} : { healed }),
     inspect: async (options) => (await site.inspect?.(options)) ?? [],
   };
 }

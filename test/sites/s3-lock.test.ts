@@ -12,6 +12,7 @@ import { clientOf } from "../../scripts/real/s3.ts";
 import type { RealS3 } from "../../scripts/real/s3.ts";
 import { realRandom } from "../../src/base/random.ts";
 import { listCertificationSteps } from "../../src/sites/certify.ts";
+import { countRequests } from "../../src/sites/counting-site.ts";
 import type { S3SiteOptions } from "../../src/sites/s3-options.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { keysOf, text, thrownBy } from "./contract.ts";
@@ -78,11 +79,7 @@ function againstServer(real: RealS3): void {
     });
 
     test("an object under a marker is read, whole, in part and by its head, and comes back", async () => {
-      const healed: string[] = [];
-      await using site = await openLocked({
-        prefix: "hidden",
-        onHealed: (key) => healed.push(key),
-      });
+      await using site = countRequests(await openLocked({ prefix: "hidden" }));
       const reads: [string, (key: string) => Promise<unknown>, unknown][] = [
         ["log/1", async (key) => await site.get(key), text("hello")],
         ["log/2", async (key) => await site.get(key, { offset: 1, length: 2 }), text("el")],
@@ -96,7 +93,7 @@ function againstServer(real: RealS3): void {
         expect(await keysOf(site, key)).toEqual([key]);
         expect(await countVersions(`hidden/${key}`)).toEqual({ versions: 1, markers: 0 });
       }
-      expect(healed).toEqual(["log/1", "log/2", "log/3"]);
+      expect([...site.healed!]).toEqual(["log/1", "log/2", "log/3"]);
     });
 
     test("an entry of the log under a marker is not written a second time", async () => {
