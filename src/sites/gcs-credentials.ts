@@ -59,7 +59,7 @@ async function clientOf(
   const transporterOptions = {
     fetchImplementation: async (input: string | URL | Request, init?: RequestInit) =>
       await send(exchange, input, init),
-    retry: false,
+    retryConfig: { retry: 0, noResponseRetries: 0 },
   };
   if (key === undefined) {
     const auth = new library.GoogleAuth({ scopes: [SCOPE], clientOptions: { transporterOptions } });

@@ -321,6 +321,38 @@ describe("an Azure site", () => {
     expect(await levelsOf({}, 403)).toEqual(["warning", "warning"]);
   });
 
+  test("takes a connection that is cut before or within the answer for passing trouble", async () => {
+    const cuts = [
+      "",
+      "HTTP/1.1 200 OK\r\nConte",
+      "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+    ];
+    for (const answered of cuts) {
+      const raw = Bun.listen({
+        hostname: "127.0.0.1",
+        port: 0,
+        socket: {
+          data(socket) {
+            socket.end(answered);
+          },
+        },
+      });
+      await using cut = await openAzureSite({
+        ...options,
+        endpoint: `http://127.0.0.1:${raw.port}`,
+      });
+      for (const call of [
+        async () => await cut.put("a", text("x")),
+        async () => await cut.get("a"),
+        async () => await keysOf(cut, ""),
+      ]) {
+        const error = await thrownBy(call());
+        expect(error).toMatchObject({ kind: "unavailable", retryable: true });
+      }
+      raw.stop(true);
+    }
+  });
+
   test("gives a request up at its deadline, and at a cancel in its middle", async () => {
     const arrived = Promise.withResolvers<void>();
     answer = async () => {
