@@ -10,11 +10,11 @@ import { realClock } from "./clock.ts";
 /** Collections begin here: what is promised is 256 MiB, and something is always on its way. */
 const RESIDENT_BYTES_MAX = 190 * 1024 * 1024;
 /** Between two looks at the size of the process, which cost some 20 µs each. */
-const INTERVAL_MS = 100;
+const INTERVAL_MS = 50;
 /** A thread whose heap is small: a collection takes 3 ms. */
-const GROWTH_BYTES = 8 * 1024 * 1024;
+const GROWTH_BYTES = 16 * 1024 * 1024;
 /** The main thread: it takes 30 ms. */
-const GROWTH_BYTES_MAIN = 20 * 1024 * 1024;
+const GROWTH_BYTES_MAIN = 12 * 1024 * 1024;
 /** A large process that does not grow is looked at anyway, less and less often while it helps little. */
 const WAIT_MS_MIN = 1_000;
 const WAIT_MS_MAX = 16_000;

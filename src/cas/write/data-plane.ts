@@ -91,6 +91,7 @@ export type PlaneSealing = { readonly keys: SealKeys; readonly session: SessionK
 
 /** Buffers of packs that wait to be filled again. */
 const SPARE_BUFFER_COUNT_MAX = 4;
+const IDLE_BUFFER_COUNT_MAX = 1;
 
 type Slot = {
   readonly chunker: Chunker;
@@ -236,6 +237,8 @@ export class DataPlaneCore {
 
   #takeBuffer(sizeBytes: number): Uint8Array<ArrayBuffer> {
     const spare = this.#spare.pop();
+    // What lies idle while a pack begins was for a burst: 8 MiB each, in every thread.
+    this.#spare.length = Math.min(this.#spare.length, IDLE_BUFFER_COUNT_MAX);
     return spare !== undefined && spare.length >= sizeBytes ? spare : new Uint8Array(sizeBytes);
   }
 
