@@ -297,14 +297,60 @@ function bech32Bytes(text) {
   return Buffer.from(bytes);
 }
 
+/** A block of ChaCha20 (RFC 8439): not every runtime has it, and key objects are small. */
+function chachaBlock(key, nonce, counter) {
+  const start = new Uint32Array(16);
+  start.set([0x61707865, 0x3320646e, 0x79622d32, 0x6b206574]);
+  for (let word = 0; word < 8; word++) start[4 + word] = key.readUInt32LE(4 * word);
+  start[12] = counter;
+  for (let word = 0; word < 3; word++) start[13 + word] = nonce.readUInt32LE(4 * word);
+  const state = start.slice();
+  const mix = (into, by, turned, bits) => {
+    state[into] += state[by];
+    const value = state[turned] ^ state[into];
+    state[turned] = (value << bits) | (value >>> (32 - bits));
+  };
+  const quarter = (a, b, c, d) => {
+    mix(a, b, d, 16);
+    mix(c, d, b, 12);
+    mix(a, b, d, 8);
+    mix(c, d, b, 7);
+  };
+  for (let round = 0; round < 10; round++) {
+    for (let column = 0; column < 4; column++) quarter(column, column + 4, column + 8, column + 12);
+    for (let column = 0; column < 4; column++) {
+      quarter(column, 4 + ((column + 1) % 4), 8 + ((column + 2) % 4), 12 + ((column + 3) % 4));
+    }
+  }
+  const block = Buffer.alloc(64);
+  for (let word = 0; word < 16; word++)
+    block.writeUInt32LE((state[word] + start[word]) >>> 0, 4 * word);
+  return block;
+}
+
+function poly1305(key, text) {
+  const number = (bytes) => BigInt(`0x${Buffer.from(bytes.toReversed()).toString("hex")}`);
+  const r = number(key.subarray(0, 16)) & 0x0ffffffc0ffffffc0ffffffc0fffffffn;
+  let sum = 0n;
+  for (let at = 0; at < text.length; at += 16) {
+    const block = Buffer.concat([text.subarray(at, at + 16), Buffer.of(1)]);
+    sum = ((sum + number(block)) * r) % ((1n << 130n) - 5n);
+  }
+  const tag = BigInt.asUintN(128, sum + number(key.subarray(16, 32)));
+  return Buffer.from(Buffer.from(tag.toString(16).padStart(32, "0"), "hex").toReversed());
+}
+
+/** ChaCha20-Poly1305 without associated data; undefined if the key does not fit. */
 function chacha(sealed, key, nonce) {
-  const decipher = createDecipheriv("chacha20-poly1305", key, nonce, { authTagLength: 16 });
-  decipher.setAuthTag(sealed.subarray(-16));
-  const plain = decipher.update(sealed.subarray(0, -16));
-  try {
-    decipher.final();
-  } catch {
-    return undefined;
+  const text = sealed.subarray(0, -16);
+  const lengths = Buffer.alloc(16);
+  lengths.writeUInt32LE(text.length, 8);
+  const padding = Buffer.alloc((16 - (text.length % 16)) % 16);
+  const tag = poly1305(chachaBlock(key, nonce, 0), Buffer.concat([text, padding, lengths]));
+  if (Buffer.compare(tag, sealed.subarray(-16)) !== 0) return undefined;
+  const plain = Buffer.from(text);
+  for (let at = 0; at < plain.length; at++) {
+    plain[at] ^= chachaBlock(key, nonce, 1 + Math.floor(at / 64))[at % 64];
   }
   return plain;
 }
@@ -705,7 +751,8 @@ function readFrameLengths(reader) {
   const rawLength = reader.varint();
   if (codec > 1 || rawLength > FRAME_SIZE_MAX) throw reader.damage("has an impossible frame");
   const tagLength = vault === undefined ? 0 : 16;
-  if (codec === 0 && storedLength !== rawLength + tagLength) throw reader.damage("has an impossible frame");
+  if (codec === 0 && storedLength !== rawLength + tagLength)
+    throw reader.damage("has an impossible frame");
   return { codec, storedLength, rawLength };
 }
 
@@ -771,7 +818,8 @@ function verifyPack(site, pack) {
   const directory = vault === undefined ? stored : vault.object("directory", stored, pack.key);
   if (sha256(directory) !== pack.id) throw end.damage("has a directory that is not its name's");
   const reader = new Reader(directory, pack.key);
-  if (reader.u8() !== (vault === undefined ? 0 : 1) || reader.u8() !== pack.kind) throw reader.damage("has an unknown kind");
+  if (reader.u8() !== (vault === undefined ? 0 : 1) || reader.u8() !== pack.kind)
+    throw reader.damage("has an unknown kind");
   reader.raw(16);
   const origins = vault === undefined ? undefined : readOrigins(reader, pack.kind);
   if (reader.varint() !== pack.frames.length) throw reader.damage("has other frames");

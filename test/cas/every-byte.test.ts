@@ -2,7 +2,8 @@
  * Every byte of a small repository: flipped, cut off, removed, swapped, replayed. A deep
  * verification by a node that remembers the log finds each, naming the object; a restore by a
  * reader that remembers nothing gives exactly the right bytes or fails, and no file that it leaves
- * has a wrong byte. `ASTACUS_EVERY_BYTE=1` restores after each flip, and flips every byte of the
+ * has a wrong byte. The same of an encrypted repository, verified by a node that opens nothing, where
+ * each seventh byte must do unless asked. `ASTACUS_EVERY_BYTE=1` restores after each flip, and flips every byte of the
  * checkpoint too.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
@@ -16,7 +17,9 @@ import { MemorySite } from "../../src/sites/memory-site.ts";
 import { MemoryFileSystem } from "../simulation/memory-file-system.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { noise } from "./noise.ts";
-import type { TestFile } from "./repository-builder.ts";
+import type { RepositoryEncryption } from "../../src/cas/keys/repository-encryption.ts";
+import { ENCRYPTION, READER } from "./encryption-keys.ts";
+import type { ReaderKeys, TestFile } from "./repository-builder.ts";
 import { openReader, RepositoryBuilder } from "./repository-builder.ts";
 import { readFile, shapeExpected, shapeOf, walk } from "./tree-shape.ts";
 
@@ -24,6 +27,7 @@ const IS_THOROUGH = process.env["ASTACUS_EVERY_BYTE"] === "1";
 const RESTORE_STRIDE = IS_THOROUGH ? 1 : 11;
 /** A checkpoint is written after 64 entries; every verification then reads all of these. */
 const CHECKPOINT_STRIDE = IS_THOROUGH ? 1 : 7;
+const ENCRYPTED_STRIDE = IS_THOROUGH ? 1 : 7;
 const LONG_LOG = 66;
 const SHORT_LOG = 3;
 const TIMEOUT_MS = 600_000;
@@ -37,8 +41,14 @@ const FILES: readonly TestFile[] = [
   { path: "to", symlink: "d/a" },
 ];
 
-const KINDS = ["header", "log", "checkpoint", "pack", "index", "manifest"] as const;
+const PLAIN_KINDS = ["header", "log", "checkpoint", "pack", "index", "manifest"] as const;
+const KINDS = [...PLAIN_KINDS, "key"] as const;
 type Kind = (typeof KINDS)[number];
+
+const CASES = [
+  ...PLAIN_KINDS.map((kind) => ({ kind, isEncrypted: false, name: kind })),
+  ...KINDS.map((kind) => ({ kind, isEncrypted: true, name: `encrypted ${kind}` })),
+];
 
 /** A repository whose objects can be damaged and mended. */
 class World implements Disposable {
@@ -46,14 +56,21 @@ class World implements Disposable {
   /** The objects as they should be. */
   readonly whole: ReadonlyMap<string, Uint8Array>;
   readonly #builder: RepositoryBuilder;
+  /** What a reader has. */
+  readonly #keys: ReaderKeys;
 
-  private constructor(builder: RepositoryBuilder, objects: Map<string, Uint8Array>) {
+  private constructor(
+    builder: RepositoryBuilder,
+    objects: Map<string, Uint8Array>,
+    encryption: RepositoryEncryption | undefined,
+  ) {
     this.#builder = builder;
+    this.#keys = { encryption, identities: encryption === undefined ? [] : [READER.identity] };
     this.objects = objects;
     this.whole = new Map(Array.from(objects, ([key, bytes]) => [key, bytes.slice()]));
   }
 
-  static async open(entryCount: number): Promise<World> {
+  static async open(entryCount: number, encryption?: RepositoryEncryption): Promise<World> {
     const site = new MemorySite();
     const builder = await RepositoryBuilder.create({
       site,
@@ -61,6 +78,7 @@ class World implements Disposable {
       nodeSizeBytes: 200,
       frameSizeBytes: 512,
       packSizeBytes: 1500,
+      encryption,
     });
     await builder.backup("older", { a: { data: FILES.slice(0, 3) } });
     await builder.backup("wanted", { a: { data: FILES } });
@@ -69,7 +87,7 @@ class World implements Disposable {
       const note = { kind: "note", body: { text: "" } } as const;
       await builder.repository.commit(() => note, { operation });
     }
-    return new World(builder, site.objects);
+    return new World(builder, site.objects, encryption);
   }
 
   [Symbol.dispose](): void {
@@ -99,11 +117,12 @@ class World implements Disposable {
     const files = new MemoryFileSystem({ clock: { now: () => 1_800_000_000_000 } });
     let outcome: "right" | "failed" = "right";
     try {
-      using reader = await openReader(this.#builder.site);
+      using reader = await openReader(this.#builder.site, this.#keys);
       const backup = findBackup(reader.repository.state, "wanted", undefined);
-      const manifest = await readManifest(this.#builder.site, backup);
-      const { listing } = manifest.nodes[0]!.volumes[0]!;
       const { source } = reader;
+      const { site } = this.#builder;
+      const manifest = await readManifest(site, backup, undefined, source.opener);
+      const { listing } = manifest.nodes[0]!.volumes[0]!;
       const random = seededRandom(3);
       const how = { ownerPolicy: "recorded", extra: "remove" } as const;
       await runVolumeRestore({ listing, source, files, target: "/t", random, ...how });
@@ -129,15 +148,24 @@ function expectNoWrongByte(files: MemoryFileSystem): void {
 test("a small repository has every kind of object, and nothing else", async () => {
   using world = await World.open(LONG_LOG);
   const kinds = [...world.whole.keys()].map((key) => parseObjectKey(key).kind);
+  expect(new Set(kinds)).toEqual(new Set(PLAIN_KINDS));
+  expect(await world.complaints()).toEqual([]);
+  expect(await world.restore()).toBe("right");
+});
+
+test("an encrypted one has keys besides, and nothing else", async () => {
+  using world = await World.open(LONG_LOG, ENCRYPTION);
+  const kinds = [...world.whole.keys()].map((key) => parseObjectKey(key).kind);
   expect(new Set(kinds)).toEqual(new Set(KINDS));
   expect(await world.complaints()).toEqual([]);
   expect(await world.restore()).toBe("right");
 });
 
-describe.each(KINDS)("in each object of the kind %s", (kind) => {
+describe.each(CASES)("in each object of the kind: $name", ({ kind, isEncrypted, name }) => {
   let world: World;
   beforeAll(async () => {
-    world = await World.open(kind === "checkpoint" ? LONG_LOG : SHORT_LOG);
+    const entryCount = kind === "checkpoint" ? LONG_LOG : SHORT_LOG;
+    world = await World.open(entryCount, isEncrypted ? ENCRYPTION : undefined);
   });
   afterAll(() => world[Symbol.dispose]());
 
@@ -145,7 +173,7 @@ describe.each(KINDS)("in each object of the kind %s", (kind) => {
     "every flipped byte is found and does no harm",
     async () => {
       const count = { bytes: 0, right: 0, failed: 0 };
-      const stride = kind === "checkpoint" ? CHECKPOINT_STRIDE : 1;
+      const stride = kind === "checkpoint" ? CHECKPOINT_STRIDE : isEncrypted ? ENCRYPTED_STRIDE : 1;
       for (const key of world.keysOf(kind)) {
         const { length } = world.whole.get(key)!;
         for (let offset = 0; offset < length; offset += stride) {
@@ -159,7 +187,7 @@ describe.each(KINDS)("in each object of the kind %s", (kind) => {
         }
       }
       const { bytes, right, failed } = count;
-      console.log(`${kind}: ${bytes} flips found; restores: ${right} right, ${failed} failed`);
+      console.log(`${name}: ${bytes} flips found; restores: ${right} right, ${failed} failed`);
       expect(bytes).toBeGreaterThan(0);
     },
     TIMEOUT_MS,
@@ -180,7 +208,7 @@ describe.each(KINDS)("in each object of the kind %s", (kind) => {
         }
       }
       const { damages, right, failed } = count;
-      console.log(`${kind}: ${damages} damages found; restores: ${right} right, ${failed} failed`);
+      console.log(`${name}: ${damages} damages found; restores: ${right} right, ${failed} failed`);
       expect(damages).toBeGreaterThan(0);
     },
     TIMEOUT_MS,

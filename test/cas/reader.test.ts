@@ -17,6 +17,8 @@ import { makeDirectorySite, openDirectorySite } from "../../src/sites/directory-
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import { openSource, Rig } from "./backup-rig.ts";
+import { formatNodeKeys } from "../../src/cas/format/node-keys.ts";
+import { ENCRYPTION, READER as OWNER, STRANGER } from "./encryption-keys.ts";
 import { noise } from "./noise.ts";
 import type { TestFile } from "./repository-builder.ts";
 import { openReader, RepositoryBuilder } from "./repository-builder.ts";
@@ -162,6 +164,37 @@ describe("the independent reader", () => {
     expect(theirs).toEqual(shapeOf(realFileSystem, rig.root, { noTimesOf }));
     expect(await verifyRepository({ repository, source, deep: true })).toMatchObject({ ok: true });
     expect(read("verify", join(folder.path, "site"))).toMatchObject({ exitCode: 0 });
+  });
+
+  test("opens an encrypted repository with its keys, and with no others", async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "site");
+    await makeDirectorySite({ name: "site", path });
+    await using site = await openDirectorySite({ name: "site", path });
+    using builder = await RepositoryBuilder.create({ site, encryption: ENCRYPTION });
+    await builder.backup("older", { a: { data: everything().slice(0, 4) } });
+    await builder.backup("newer", { a: { data: everything() } });
+    const file = (name: string, text: string): string => {
+      fs.writeFileSync(join(folder.path, name), text);
+      return join(folder.path, name);
+    };
+    const nodeKey = ["--node-key", file("node.key", formatNodeKeys(ENCRYPTION.keys))];
+    const identity = ["--identity", file("identity", OWNER.identity)];
+    const wrong = ["--identity", file("stranger", STRANGER.identity)];
+    const target = join(folder.path, "target");
+    expect(read("list", path).exitCode).toBe(1);
+    expect(read("list", path, ...nodeKey).stdout).toMatch(/older[\s\S]*newer/);
+    expect(read("verify", path, ...nodeKey)).toMatchObject({ exitCode: 0 });
+    expect(read("verify", path, ...nodeKey, ...identity)).toMatchObject({
+      exitCode: 0,
+      stderr: "",
+    });
+    const command = ["restore", path, "newer", target, ...nodeKey];
+    expect(read(...command, ...wrong).stderr).toContain("another identity");
+    expect(read(...command).stderr).toContain("--identity");
+    expect(read(...command, ...identity)).toMatchObject({ exitCode: 0 });
+    const found = shapeOf(realFileSystem, join(target, "a/data"), { withOwners: true });
+    expect(found).toEqual(shapeExpected(everything(), { withOwners: true }));
   });
 
   test("names the pack that is damaged, and writes no wrong file", async () => {

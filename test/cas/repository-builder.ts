@@ -5,7 +5,7 @@
  */
 import { Database } from "bun:sqlite";
 import type { Databases } from "../../src/base/doors.ts";
-import { sha256, toHex } from "../../src/base/hex.ts";
+import { toHex } from "../../src/base/hex.ts";
 import { idKey } from "../../src/cas/format/bytes.ts";
 import { Catalog } from "../../src/cas/catalog/catalog.ts";
 import { ChunkSource } from "../../src/cas/read/chunk-source.ts";
@@ -32,6 +32,9 @@ import {
 import type { PackDirectory, PackKind, SealedPack } from "../../src/cas/format/pack.ts";
 import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
 import { packKey } from "../../src/cas/format/pack.ts";
+import type { RepositoryEncryption } from "../../src/cas/keys/repository-encryption.ts";
+import type { WriteSession } from "../../src/cas/keys/write-session.ts";
+import { refsOf } from "../../src/cas/write/segment-writer.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import type { BackupRecord } from "../../src/cas/log/state.ts";
 import type { TreeRoot } from "../../src/cas/format/tree.ts";
@@ -61,6 +64,7 @@ export type BuilderOptions = {
   readonly frameSizeBytes?: number;
   readonly nodeSizeBytes?: number;
   readonly seed?: number;
+  readonly encryption?: RepositoryEncryption | undefined;
 };
 
 const TIME = "2026-11-22T18:00:00.000Z";
@@ -72,11 +76,18 @@ export const memoryDatabases: Databases = {
   remove: () => undefined,
 };
 
+/** What an encrypted repository is read with. */
+export type ReaderKeys = {
+  readonly encryption?: RepositoryEncryption | undefined;
+  readonly identities?: readonly string[];
+};
+
 /** A reader with no local state, as `-c FILE` has. */
 export async function openReader(
   site: Site,
-  options: Partial<ChunkSourceOptions> = {},
+  options: Partial<ChunkSourceOptions> & ReaderKeys = {},
 ): Promise<Disposable & { readonly repository: Repository; readonly source: ChunkSource }> {
+  const { encryption, identities, ...own } = options;
   const catalog = Catalog.open(memoryDatabases, "/catalog");
   try {
     const doors = { clock: new StillClock(), random: seededRandom(7) };
@@ -86,8 +97,9 @@ export async function openReader(
       doors,
       node: "reader",
       readOnly: true,
+      encryption,
     });
-    const source = sourceOf(repository, options);
+    const source = sourceOf(repository, { opener: repository.openerFor(identities), ...own });
     return { repository, source, [Symbol.dispose]: () => catalog[Symbol.dispose]() };
   } catch (thrown) {
     catalog[Symbol.dispose]();
@@ -130,9 +142,11 @@ export class RepositoryBuilder implements Disposable {
     const site = options.site ?? new MemorySite();
     const doors = { clock: new StillClock(), random: seededRandom(options.seed ?? 1) };
     const chunker = { rule: "astacus-cdc-1", averageSizeBytes: 262_144 };
-    await Repository.init(site, { doors, chunker });
+    const { encryption } = options;
+    await Repository.init(site, { doors, chunker, keys: encryption?.keys });
     const catalog = Catalog.open(memoryDatabases, "/catalog");
-    const repository = await Repository.open({ site, catalog, doors, node: "builder" });
+    const node = "builder";
+    const repository = await Repository.open({ site, catalog, doors, node, encryption });
     return new RepositoryBuilder(catalog, repository, options);
   }
 
@@ -141,7 +155,7 @@ export class RepositoryBuilder implements Disposable {
   }
 
   source(options: Partial<ChunkSourceOptions> = {}): ChunkSource {
-    return sourceOf(this.repository, options);
+    return sourceOf(this.repository, { opener: this.repository.openerFor(), ...options });
   }
 
   /** Stores and commits a backup. */
@@ -157,7 +171,10 @@ export class RepositoryBuilder implements Disposable {
   /** Stores a backup; what its entry would say. */
   async store(name: string, nodes: TestNodes) {
     const birth = this.repository.state.sequence;
-    const store = new StoreOfOne(this.repository, this.#options, this.#random);
+    using session = this.repository.beginSession();
+    const keys = session === undefined ? [] : refsOf([await session.store()]);
+    const how = { ...this.#options, session };
+    const store = new StoreOfOne(this.repository, how, this.#random);
     const manifestNodes: ManifestNode[] = [];
     const totals = { files: 0, bytes: 0, newBytes: 0, storedBytes: 0 };
     for (const [node, volumes] of Object.entries(nodes)) {
@@ -189,7 +206,7 @@ export class RepositoryBuilder implements Disposable {
       problemCount: 0,
       totals,
     };
-    const { id, bytes } = encodeManifest(manifest);
+    const { id, bytes } = encodeManifest(manifest, session);
     await this.site.put(manifestKey(id, birth), bytes);
     const { backup, cluster, product, started, ended, complete } = manifest;
     return {
@@ -208,6 +225,7 @@ export class RepositoryBuilder implements Disposable {
       lists: manifestNodes.map((node) => ({ node: node.name, root: node.list })),
       listPacks,
       totals,
+      ...(keys.length === 0 ? {} : { keys }),
     };
   }
 }
@@ -216,7 +234,7 @@ export class RepositoryBuilder implements Disposable {
 class StoreOfOne {
   readonly #repository: Repository;
   readonly #options: BuilderOptions;
-  readonly #builders: Readonly<Record<PackKind, PackBuilder>>;
+  readonly #builders: Readonly<Record<PackKind | "open", PackBuilder>>;
   readonly #sealed: SealedPack[] = [];
   /** New chunks by id: in which pack once it is sealed. */
   readonly #places = new Map<string, { readonly pack: string; readonly frame: number }>();
@@ -227,20 +245,24 @@ class StoreOfOne {
 
   constructor(
     repository: Repository,
-    options: BuilderOptions,
+    options: BuilderOptions & { readonly session: WriteSession | undefined },
     random: ReturnType<typeof seededRandom>,
   ) {
     this.#repository = repository;
     this.#options = options;
-    const builder = (kind: PackKind): PackBuilder =>
+    const { session } = options;
+    const builder = (kind: PackKind, sealing = session?.sealing): PackBuilder =>
       new PackBuilder({
         kind,
         packSizeBytes: options.packSizeBytes ?? 16 * 1024,
         frameSizeBytes: options.frameSizeBytes ?? 4096,
         compression: { level: 1 },
         salt: () => random.bytes(16),
+        sealing,
       });
-    this.#builders = { data: builder("data"), metadata: builder("metadata") };
+    const metadata = builder("metadata");
+    const open = session === undefined ? metadata : builder("metadata", session.nodeSealing);
+    this.#builders = { data: builder("data"), metadata, open };
   }
 
   addVolume(name: string, files: readonly TestFile[]): ManifestVolume {
@@ -274,7 +296,7 @@ class StoreOfOne {
       uses.set(pack, use);
     }
     this.#used = new Set();
-    const list = this.#writer();
+    const list = this.#writer("open");
     for (const use of [...uses.values()].toSorted((a, b) => (a.pack < b.pack ? -1 : 1))) {
       list.add(packUseKey(use), encodePackUse(use));
     }
@@ -294,20 +316,20 @@ class StoreOfOne {
     }
     const listPacks = [...this.#listPacks];
     if (rows.length === 0) return { segments: [], listPacks };
-    const { id, bytes, packs, chunks } = encodeSegment(rows);
+    const { id, bytes, packs, chunks } = encodeSegment(rows, this.#repository.sealer);
     await site.put(segmentKey(id, birth), bytes);
     return { segments: [{ id, birth, sizeBytes: bytes.length, packs, chunks }], listPacks };
   }
 
-  #writer(): TreeWriter {
+  #writer(kind: "metadata" | "open" = "metadata"): TreeWriter {
     const targetSizeBytes = this.#options.nodeSizeBytes ?? 1024;
-    return new TreeWriter((bytes) => this.#put("metadata", bytes).id, {
+    return new TreeWriter((bytes) => this.#put(kind, bytes).id, {
       targetSizeBytes,
     });
   }
 
-  #put(kind: PackKind, bytes: Uint8Array): ChunkRef {
-    const id = sha256(bytes);
+  #put(kind: PackKind | "open", bytes: Uint8Array): ChunkRef {
+    const id = this.#repository.sealer.chunkId(bytes);
     const key = idKey(id);
     this.#used.add(key);
     const isKnown = this.#places.has(key) || this.#pending.has(key);
@@ -363,7 +385,7 @@ class StoreOfOne {
       chunks.push(this.#put("data", content.subarray(offset, offset + step)));
     }
     if (file.isTree !== true) return { form: "inline", chunks };
-    const list = this.#writer();
+    const list = this.#writer("open");
     for (const chunk of chunks) list.add(idKey(chunk.id), encodeChunkRef(chunk));
     return { form: "tree", root: list.finish() };
   }
