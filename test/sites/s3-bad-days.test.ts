@@ -100,6 +100,30 @@ function againstServer(real: RealS3): void {
     );
 
     test(
+      "after the bucket was full for a while",
+      async () => {
+        await using meddler = await meddleWith(real);
+        await using site = await openThrough(meddler, "full");
+        await using rig = await newRig(site);
+        const first = await rig.backup();
+        rig.write("new", crypto.getRandomValues(new Uint8Array(300_000)));
+        meddler.meddle = (passing) =>
+          isPut(passing) ? { act: "answer", status: 507, code: "XMinioStorageFull" } : undefined;
+        const before = meddler.requestCount;
+        expect(await thrownBy(rig.backup())).toMatchObject({ kind: "no-space", retryable: false });
+        // It is no use to ask again.
+        expect(meddler.requestCount - before).toBeLessThan(20);
+        meddler.meddle = () => undefined;
+        const found = await rig.read(first.stored.volumes[0]!.listing, site);
+        expect(found.get("large")?.bytes).toEqual(rig.contents().get("large"));
+        const { stored } = await rig.backup();
+        const again = await rig.read(stored.volumes[0]!.listing, site);
+        expect(again.get("new")?.bytes).toEqual(rig.contents().get("new"));
+      },
+      TIMEOUT_MS,
+    );
+
+    test(
       "by a machine whose clock is an hour off",
       async () => {
         await using site = retrying(await openReal(real, { prefix: "clock" }));
