@@ -1,6 +1,6 @@
 /**
- * Writes docs/sites/contract.md: what every kind of site was asked in its tests and what came of it, from
- * one run of the contract suite against the real stores. `bun scripts/contract-matrix.ts`
+ * Writes docs/sites/contract.md: what every kind of site was asked in its tests and what came of
+ * it, from one run of the contract suite against the real stores. `bun scripts/contract-matrix.ts`
  */
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,9 +13,10 @@ const SUITE = "the contract of ";
 const HEAD = `# The contract of a site
 
 Written by \`bun scripts/contract-matrix.ts\` from the results of one run: do not edit. What a kind of
-site promises is one suite, \`test/sites/contract.ts\`, which every kind must pass, against servers that run
-for real: versitygw and MinIO for S3, azurite (the vendor's emulator) for [Azure](azure.md),
-fake-gcs-server for [Google](gcs.md). What an emulator cannot show is in the notes of its provider.
+site promises is one suite, \`test/sites/contract.ts\`, which every kind must pass, against servers that
+run for real: versitygw and MinIO for [S3](s3.md), azurite (the vendor's emulator) for
+[Azure](azure.md), fake-gcs-server for [Google](gcs.md). What an emulator cannot show is in the notes of
+its provider.
 `;
 
 /** Outcome of one requirement for one kind. */

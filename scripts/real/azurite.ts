@@ -1,6 +1,6 @@
 /**
- * Azure Blob Storage for tests: azurite, the emulator of its vendor, installed from npm into the cache
- * by a lock file of its own (it is no dependency of the project) and run by Bun.
+ * Azure Blob Storage for tests: azurite, the emulator of its vendor, installed from npm into the
+ * cache by a lock file of its own (it is no dependency of the project) and run by Bun.
  *
  *   bun scripts/real/azurite.ts install
  *   bun scripts/real/azurite.ts up --port 10000 --directory ./azure-data

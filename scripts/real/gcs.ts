@@ -1,7 +1,7 @@
 /**
  * Google Cloud Storage for tests: fake-gcs-server, built once with the Go toolchain into the cache.
- * It checks `ifGenerationMatch` under one lock and declared hashes, which test/sites/gcs-site.test.ts
- * proves; it knows no credentials, and makes a bucket that is missing.
+ * It checks `ifGenerationMatch` under one lock and declared hashes, which
+ * test/sites/gcs-site.test.ts proves; it knows no credentials, and makes a bucket that is missing.
  *
  *   bun scripts/real/gcs.ts install
  *   bun scripts/real/gcs.ts up --port 4443 --directory ./gcs-data
@@ -39,7 +39,9 @@ export async function installGcsServer(): Promise<string | Missing> {
   return typeof folder === "string" ? join(folder, PROGRAM) : folder;
 }
 
-/** Starts a server with a bucket on a free (or the given) port; says what is missing if it cannot. */
+/**
+ * Starts a server with a bucket on a free (or the given) port; says what is missing if it cannot.
+ */
 export async function startGcsServer(options: {
   readonly directory: string;
   readonly port?: number;

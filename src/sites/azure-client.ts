@@ -13,7 +13,9 @@ import type { HttpExchange } from "./http-exchange.ts";
 export type AzureAccount = {
   readonly name: string;
   readonly account?: string;
-  /** `https://account.blob.core.windows.net` if left out; an emulator has the account as its path. */
+  /**
+   * `https://account.blob.core.windows.net` if left out; an emulator has the account as its path.
+   */
   readonly endpoint?: string;
   readonly accountKey?: string;
   /** Instead of account, endpoint and key. */

@@ -1,6 +1,7 @@
 /**
- * What the answers of Azure Blob Storage mean, as AppErrors. The service names its errors in a header
- * of every answer, those to HEAD included; so a missing container never looks like a missing blob.
+ * What the answers of Azure Blob Storage mean, as AppErrors. The service names its errors in a
+ * header of every answer, those to HEAD included; so a missing container never looks like a missing
+ * blob.
  */
 import { AppError } from "../base/error.ts";
 import { ALTERED, CLOCK, LATE, NO_BUCKET, SLOW, storeError } from "./store-error.ts";

@@ -2,7 +2,8 @@
  * Tokens for Azure Blob Storage without a secret in the configuration: from the identity of a pod
  * (workload identity), of an app or container (its identity endpoint), or of a virtual machine (its
  * metadata server), in this order, by what the environment names. The vendor's library for it is
- * larger than all else of this site together; these are three requests that its documentation gives.
+ * larger than all else of this site together; these are three requests that its documentation
+ * gives.
  */
 import { readFile } from "node:fs/promises";
 import { AppError } from "../base/error.ts";
@@ -36,7 +37,9 @@ const METADATA_TIMEOUT_MS = 10_000;
 /** A token is renewed so long before its end. */
 const RENEWAL_MS = 300_000;
 
-/** Nothing is sent before the first token is wanted. `exchange` goes the way of the site's requests. */
+/**
+ * Nothing is sent before the first token is wanted. `exchange` goes the way of the site's requests.
+ */
 export function openAzureIdentity(
   identity: AzureIdentity,
   exchange: Exchange,
@@ -93,7 +96,9 @@ async function requestToken(
   });
 }
 
-/** The pod's own token, which is read anew each time since it is renewed, for one of the storage. */
+/**
+ * The pod's own token, which is read anew each time since it is renewed, for one of the storage.
+ */
 async function workloadRequest(
   identity: AzureIdentity,
   tokenFile: string,
@@ -126,7 +131,9 @@ async function answered(site: string, exchange: Exchange, request: HttpRequest):
   return body;
 }
 
-/** Of three shapes: how long it holds, or until when in seconds since 1970, as a number or as text. */
+/**
+ * Of three shapes: how long it holds, or until when in seconds since 1970, as a number or as text.
+ */
 function parseAnswer(text: string): Token | undefined {
   try {
     const answer = JSON.parse(text) as Readonly<Record<string, unknown>>;

@@ -1,10 +1,13 @@
 /**
- * What an account and a container are set to that matters to backups, for `site check`. Settings that
- * the credentials may not read are warnings, since who backs up need not administrate the account.
+ * What an account and a container are set to that matters to backups, for `site check`. Settings
+ * that the credentials may not read are warnings, since who backs up need not administrate the
+ * account.
  */
 import type { SiteFinding } from "./site.ts";
 
-/** What the service says of an account and a container; undefined where it was not asked or denied. */
+/**
+ * What the service says of an account and a container; undefined where it was not asked or denied.
+ */
 export type AzureSettings = {
   readonly account: { readonly isHierarchicalNamespaceEnabled?: boolean } | undefined;
   readonly container:

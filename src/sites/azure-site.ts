@@ -1,9 +1,9 @@
 /**
  * A site in Azure Blob Storage. Every object is one Put Blob with `If-None-Match: *` and the MD5 of
  * its bytes, which the service verifies; so it is created once, whole, and as it was meant, or not
- * at all. The service keeps no SHA-256: ours is computed from the bytes that are sent and lies beside
- * them as metadata, where `head` finds it. Requests are never repeated here (retrying-site.ts does
- * that), and at most `concurrency` are under way, each with a deadline.
+ * at all. The service keeps no SHA-256: ours is computed from the bytes that are sent and lies
+ * beside them as metadata, where `head` finds it. Requests are never repeated here
+ * (retrying-site.ts does that), and at most `concurrency` are under way, each with a deadline.
  *
  * Memory: `concurrency` bodies of at most one object. The SDK is loaded when the first site opens.
  */
@@ -69,7 +69,8 @@ const TAKEN = new Set([
  * Opens a container as a site. Nothing is sent yet: a missing container shows at the first call.
  *
  * @example
- * await using site = await openAzureSite({ name: "azure", account, accountKey, container: "backup" });
+ * const key = { account, accountKey };
+ * await using site = await openAzureSite({ name: "azure", ...key, container: "backup" });
  * await site.put("log/000000000002", bytes);
  */
 export async function openAzureSite(options: AzureSiteOptions): Promise<Site> {
@@ -98,7 +99,8 @@ class AzureSite implements Site {
   constructor(options: AzureSiteOptions, service: BlobServiceClient, sdk: typeof Sdk) {
     const prefix = parseSitePrefix(options.name, options.prefix);
     this.name = options.name;
-    this.location = `azure://${service.accountName}/${options.container}${prefix === "" ? "" : `/${prefix}`}`;
+    const place = `azure://${service.accountName}/${options.container}`;
+    this.location = prefix === "" ? place : `${place}/${prefix}`;
     this.#prefix = prefix === "" ? "" : `${prefix}/`;
     this.#container = service.getContainerClient(options.container);
     this.#tier = options.accessTier;

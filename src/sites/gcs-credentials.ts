@@ -1,8 +1,8 @@
 /**
  * Tokens for Google Cloud Storage, by Google's own library: from a service account's key, for a
- * federated identity, or from where Google's tools look by themselves (GOOGLE_APPLICATION_CREDENTIALS,
- * gcloud's files, the machine's role). Its requests go the way of the site's own, but those to the
- * machine's metadata server, which is next door.
+ * federated identity, or from where Google's tools look by themselves
+ * (GOOGLE_APPLICATION_CREDENTIALS, gcloud's files, the machine's role). Its requests go the way of
+ * the site's own, but those to the machine's metadata server, which is next door.
  */
 import type { AuthClient, IdentityPoolClientOptions } from "google-auth-library";
 import { readFile } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * What a bucket of Google Cloud Storage is set to that matters to backups, for `site check`: rules that
- * remove objects, retention that keeps them, a namespace that nobody has tried.
+ * What a bucket of Google Cloud Storage is set to that matters to backups, for `site check`: rules
+ * that remove objects, retention that keeps them, a namespace that nobody has tried.
  */
 import { z } from "zod";
 import type { SiteFinding } from "./site.ts";
@@ -46,7 +46,8 @@ export function judgeGcsBucket(bucket: unknown, prefix: string): SiteFinding[] {
     ...(seconds > 0
       ? [
           warning(
-            `the bucket keeps every object for ${Math.ceil(seconds / 86_400)} days: cleanups fail until then`,
+            `the bucket keeps every object for ${Math.ceil(seconds / 86_400)} days: ` +
+              "cleanups fail until then",
             "Let retention be longer than that, so that nothing is removed before.",
           ),
         ]
@@ -73,7 +74,8 @@ function judgeRule({ action, condition }: Rule): SiteFinding[] {
   if (action.type !== "SetStorageClass") return [];
   return [
     warning(
-      `a lifecycle rule moves objects to ${action.storageClass ?? "another class"}; reading from there is charged`,
+      `a lifecycle rule moves objects to ${action.storageClass ?? "another class"}; ` +
+        "reading from there is charged",
     ),
   ];
 }

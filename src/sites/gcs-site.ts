@@ -1,10 +1,11 @@
 /**
  * A site in Google Cloud Storage, by its JSON API. Every object is one upload with the condition
- * `ifGenerationMatch=0` and the MD5 of its bytes, which the service verifies; so it is created once,
- * whole, and as it was meant, or not at all. The service keeps no SHA-256: ours is computed from the
- * bytes that are sent and lies beside them as metadata, where `head` finds it. Requests are never
- * repeated here (retrying-site.ts does that), and at most `concurrency` are under way, each with a
- * deadline. (Its S3-compatible API takes `If-None-Match` and overwrites: never use that one.)
+ * `ifGenerationMatch=0` and the MD5 of its bytes, which the service verifies; so it is created
+ * once, whole, and as it was meant, or not at all. The service keeps no SHA-256: ours is computed
+ * from the bytes that are sent and lies beside them as metadata, where `head` finds it. Requests
+ * are never repeated here (retrying-site.ts does that), and at most `concurrency` are under way,
+ * each with a deadline. (Its S3-compatible API takes `If-None-Match` and overwrites: never use that
+ * one.)
  *
  * Memory: `concurrency` bodies of at most one object, and a copy of those that are sent.
  */

@@ -1,7 +1,7 @@
 /**
  * What the answers of object stores and the trouble on the way to them mean, as AppErrors: the part
- * that is the same for all. Each kind of store adds the codes of its own; where a code is unknown the
- * HTTP status decides, and where no answer came the connection is to blame.
+ * that is the same for all. Each kind of store adds the codes of its own; where a code is unknown
+ * the HTTP status decides, and where no answer came the connection is to blame.
  */
 import { AppError, type ErrorKind } from "../base/error.ts";
 

@@ -1,7 +1,7 @@
 /**
- * The whole cycle of three real servers over Azure's emulator and over a server that speaks the API of
- * Google Cloud Storage, with little data; and what `site check` says of them. What is missing is skipped
- * by name; in CI that is a failure.
+ * The whole cycle of three real servers over Azure's emulator and over a server that speaks the API
+ * of Google Cloud Storage, with little data; and what `site check` says of them. What is missing is
+ * skipped by name; in CI that is a failure.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import * as fs from "node:fs";

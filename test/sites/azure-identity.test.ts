@@ -1,6 +1,6 @@
 /**
- * Tokens for Azure: from stubs of the three places that give them, and shown to the vendor's emulator,
- * which checks who they are for, from whom, and how long they hold (not their signature).
+ * Tokens for Azure: from stubs of the three places that give them, and shown to the vendor's
+ * emulator, which checks who they are for, from whom, and how long they hold (not their signature).
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * The Azure site against the vendor's own emulator (scripts/real/azurite.ts), and against a stub for
- * the answers that a healthy service does not give.
+ * The Azure site against the vendor's own emulator (scripts/real/azurite.ts), and against a stub
+ * for the answers that a healthy service does not give.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";

@@ -1,7 +1,7 @@
 /**
- * The site in Google Cloud Storage against a server that speaks its JSON API (scripts/real/gcs.ts), and
- * against a stub for tokens and for the answers that a healthy service does not give. Without a Go
- * toolchain the real tests are skipped by name; in CI that is a failure.
+ * The site in Google Cloud Storage against a server that speaks its JSON API (scripts/real/gcs.ts),
+ * and against a stub for tokens and for the answers that a healthy service does not give. Without a
+ * Go toolchain the real tests are skipped by name; in CI that is a failure.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
