@@ -2,7 +2,8 @@
  * `astacus scrub`: how the rolling verification stands, or with `--now` all packs at once.
  */
 import type { OperationRecord } from "../cluster/operations.ts";
-import type { ScrubFigures, ScrubReport } from "../cluster/scrub.ts";
+import type { ScrubFigures } from "../cluster/scrub-figures.ts";
+import type { ScrubReport } from "../cluster/scrub.ts";
 import type { ClusterStatus } from "../cluster/status.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";

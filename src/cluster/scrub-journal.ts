@@ -74,7 +74,7 @@ const SCHEMA = `
 `;
 
 /** Proofs of single backups that are kept; the oldest go. */
-const VERIFIED_COUNT_MAX = 10_000;
+const VERIFIED_COUNT_MAX = 1000;
 
 /** The tables of scrubbing. */
 export class ScrubJournal {

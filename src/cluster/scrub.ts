@@ -11,6 +11,8 @@ import type { Repository } from "../cas/log/repository.ts";
 import { scrubPosition, scrubStep } from "../cas/read/scrub.ts";
 import type { ScrubShare, ScrubStep } from "../cas/read/scrub.ts";
 import type { VerifyProblem } from "../cas/read/verify-problems.ts";
+import { figuresOf } from "./scrub-figures.ts";
+import type { ScrubFigures } from "./scrub-figures.ts";
 import type { ScrubAnswer, ScrubCycle, ScrubRow, ScrubStart } from "./scrub-journal.ts";
 import type { ScrubJournal } from "./scrub-journal.ts";
 
@@ -67,28 +69,6 @@ export type ScrubEvent =
     }
   | { readonly kind: "failed"; readonly site: string; readonly error: Error };
 
-/** How the scrubbing of one site stands on this node. */
-export type ScrubFigures = {
-  readonly site: string;
-  /** Read by this node since it began. */
-  readonly bytesTotal: number;
-  /** Of the cycle under way: its begin, and how far it is, 0 to 1. */
-  readonly cycleStarted?: string;
-  readonly position: number;
-  readonly problems: number;
-  readonly repaired: number;
-  /** The last cycle that came to its end. */
-  readonly lastCycle?: {
-    readonly started: string;
-    readonly ended: string;
-    readonly packs: number;
-    readonly bytes: number;
-    readonly problems: number;
-  };
-  /** All that was here then has been read since, by all nodes, and was right. */
-  readonly provedAt?: string;
-};
-
 /** What a pass by hand has found at one site. */
 export type ScrubReport = {
   readonly site: string;
@@ -110,7 +90,7 @@ const FAILED_WAIT_MS = 10 * 60_000;
 const DAY_MS = 24 * 3_600_000;
 /** No cycle follows the last one sooner, however small a site is. */
 const CYCLE_MS_MIN = DAY_MS;
-/** Between two questions to the other nodes. */
+/** Between two questions to the other nodes, and two looks at sites of which nothing is due. */
 const ASK_EVERY_MS = 3_600_000;
 const REPORTED_PROBLEM_COUNT_MAX = 1000;
 
@@ -122,6 +102,8 @@ export class Scrubber {
   readonly #options: ScrubberOptions;
   readonly #share: ScrubShare;
   #askedMs = Number.NEGATIVE_INFINITY;
+  /** The sites of the last look, by id: while nothing of them is due, nobody is asked. */
+  #known: { readonly ids: readonly string[]; readonly atMs: number } | undefined;
 
   constructor(options: ScrubberOptions) {
     this.#options = options;
@@ -140,7 +122,7 @@ export class Scrubber {
 
   /** Does what is due; returns how long nothing will be, at most `LOOK_MS`. */
   async turn(signal: AbortSignal): Promise<number> {
-    if (this.#options.isBusy()) return LOOK_MS;
+    if (this.#options.isBusy() || !this.#isAnyDue()) return LOOK_MS;
     try {
       await this.#askPeers(signal);
       const waits: number[] = [LOOK_MS];
@@ -220,55 +202,31 @@ export class Scrubber {
     return journal.listSites().flatMap((site) => {
       const share = journal.get(site, "share");
       const whole = journal.get(site, "whole");
-      const row = share ?? whole;
-      return row === undefined ? [] : [this.#figuresOf(site, { row, share, whole })];
+      const proofs = this.#proofs(site);
+      return figuresOf({ share, whole, proofs }) ?? [];
     });
-  }
-
-  #figuresOf(
-    site: string,
-    {
-      row,
-      share,
-      whole,
-    }: {
-      readonly row: ScrubRow;
-      readonly share: ScrubRow | undefined;
-      readonly whole: ScrubRow | undefined;
-    },
-  ): ScrubFigures {
-    const { cycle } = row;
-    const last = [share?.last, whole?.last]
-      .filter((one) => one !== undefined)
-      .toSorted((a, b) => b.endedMs - a.endedMs)[0];
-    const proved = this.#proofs(site).map(({ startedMs }) => startedMs);
-    return {
-      site: row.name,
-      bytesTotal: (share?.bytesTotal ?? 0) + (whole?.bytesTotal ?? 0),
-      ...(cycle === undefined ? {} : { cycleStarted: isoOf(cycle.startedMs) }),
-      position: cycle === undefined ? 0 : scrubPosition(cycle.after),
-      problems: cycle?.problems ?? 0,
-      repaired: cycle?.repaired ?? 0,
-      ...(last === undefined
-        ? {}
-        : {
-            lastCycle: {
-              started: isoOf(last.startedMs),
-              ended: isoOf(last.endedMs),
-              packs: last.packs,
-              bytes: last.bytes,
-              problems: last.problems,
-            },
-          }),
-      ...(proved.length === 0 ? {} : { provedAt: isoOf(Math.max(...proved)) }),
-    };
   }
 
   async #wantedSites(signal: AbortSignal): Promise<readonly ScrubSite[]> {
     const { settings, sites } = this.#options;
     const names = settings?.sites;
     const open = await sites(signal);
-    return names === undefined ? open : open.filter(({ name }) => names.includes(name));
+    const wanted = names === undefined ? open : open.filter(({ name }) => names.includes(name));
+    const atMs = this.#options.clock.monotonic();
+    this.#known = { ids: wanted.map(({ id }) => id), atMs };
+    return wanted;
+  }
+
+  /** False if all sites that were there at the last look can wait, and that was not long ago. */
+  #isAnyDue(): boolean {
+    const { clock, journal } = this.#options;
+    if (this.#known === undefined) return true;
+    if (clock.monotonic() - this.#known.atMs >= ASK_EVERY_MS) return true;
+    const nowMs = clock.now();
+    return this.#known.ids.some((id) => {
+      const row = journal.get(id, "share");
+      return row === undefined || row.dueMs <= nowMs || row.dueMs - nowMs > row.waitMs;
+    });
   }
 
   /** One step of a site if it is due; returns how long none will be. */
@@ -485,8 +443,4 @@ function ended(row: ScrubRow, cycle: ScrubCycle, endedMs: number): ScrubRow {
   const isClean = cycle.problems === 0;
   const last = { ...figures, endedMs };
   return isClean ? { ...rest, last, clean: { startedMs, sequence } } : { ...rest, last };
-}
-
-function isoOf(ms: number): string {
-  return new Date(ms).toISOString();
 }

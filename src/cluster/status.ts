@@ -8,7 +8,7 @@ import { callNode } from "./network.ts";
 import type { NodeService } from "./node-service.ts";
 import type { OperationRecord, Operations } from "./operations.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
-import type { ScrubFigures } from "./scrub.ts";
+import type { ScrubFigures } from "./scrub-figures.ts";
 import type { SiteStatus } from "./site-status.ts";
 import type { SitesNow } from "./site-views.ts";
 

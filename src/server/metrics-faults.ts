@@ -5,7 +5,7 @@
 import type { Registry } from "prom-client";
 import { Counter, Gauge } from "prom-client";
 import type { FaultCounts } from "../cluster/read-faults.ts";
-import type { ScrubFigures } from "../cluster/scrub.ts";
+import type { ScrubFigures } from "../cluster/scrub-figures.ts";
 
 /** Where these metrics are read at each scrape. */
 export type FaultMetricsSource = {

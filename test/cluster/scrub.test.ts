@@ -313,3 +313,19 @@ test("a wall clock that is set back by a year stops nothing", async () => {
   await world.pass(3 * DAY_MS, [scrubber]);
   expect(new Set(world.reads.map(({ key }) => key)).size).toBe(world.packKeys.length);
 });
+
+test("while nothing is due, no site is asked more often than once an hour", async () => {
+  await using world = await World.create();
+  let asked = 0;
+  const scrubber = world.scrubber({
+    sites: async () => {
+      asked += 1;
+      return [world.site];
+    },
+    stepSizeBytes: 1 << 30,
+  });
+  await world.pass(DAY_MS - HOUR_MS, [scrubber]);
+  expect(scrubber.figures()[0]?.lastCycle?.packs).toBe(world.packKeys.length);
+  expect(asked).toBeGreaterThan(1);
+  expect(asked).toBeLessThanOrEqual(24);
+});

@@ -78,7 +78,7 @@ export class ShadedSite implements Site {
   }
 }
 
-/** Ends only when the caller does. */
+/** An answer that never comes: it ends only when the caller does. */
 function silence(signal: AbortSignal | undefined): Promise<never> {
   return new Promise<never>((_resolve, reject) => {
     signal?.addEventListener("abort", () => reject(signal.reason as Error), { once: true });

@@ -16,6 +16,9 @@ import type { Shades } from "./shaded-site.ts";
 import { ProcessLife } from "./simulated-process.ts";
 import type { VirtualClock } from "./virtual-clock.ts";
 
+/** It may throw, or take its time. */
+export type BeforePut = (key: string, signal: AbortSignal | undefined) => Promise<void> | undefined;
+
 /** The kinds of store. */
 export type StoreKind = "objects" | "directory";
 
@@ -28,6 +31,8 @@ export class SimulatedStore {
   readonly name: string;
   /** While it is, nobody gets an answer from it. */
   isDown = false;
+  /** What happens before an object is put. */
+  beforePut: BeforePut | undefined;
   /** What is wrong with which object, for everybody. */
   readonly shades: Shades = new Map();
   readonly #clock: VirtualClock;
@@ -54,7 +59,11 @@ export class SimulatedStore {
 
   /** The store as a process sees it that lives as long as `life`. */
   async open(life: ProcessLife = new ProcessLife()): Promise<Site> {
-    return whileUp(await this.#open(life), () => !this.isDown);
+    const site = whileUp(await this.#open(life), () => !this.isDown);
+    const put: Site["put"] = (key, bytes, options) =>
+      this.beforePut?.(key, options?.signal)?.then(() => site.put(key, bytes, options)) ??
+      site.put(key, bytes, options);
+    return { ...site, put };
   }
 
   async #open(life: ProcessLife): Promise<Site> {

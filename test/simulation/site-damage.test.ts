@@ -3,6 +3,7 @@
  * byte for byte right, what was bad is repaired under a new birth, and a deep look finds nothing then.
  */
 import { describe, expect, test } from "bun:test";
+import { AppError } from "../../src/base/error.ts";
 import { makeFolders, removeFolder } from "../../src/base/folders.ts";
 import type { BackupResult } from "../../src/cluster/backup-operation.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
@@ -64,6 +65,48 @@ describe("a restore goes on at the mirror and mends the primary where objects ar
       expect(await verify(cluster, { deep: true })).toMatchObject({ ok: true });
     }
   });
+});
+
+describe("a mirror in the middle of a backup", () => {
+  for (const trouble of ["fails", "falls silent"] as const) {
+    test(`that ${trouble} costs it packs and the backup nothing but patience`, async () => {
+      const { cluster } = await backedUp();
+      const east = cluster.stores.get("east")!;
+      for (let count = 0; count < 6; count += 1) change(cluster);
+      await cluster.clock.pass(5_000);
+      const startMs = cluster.clock.monotonic();
+      let puts = 0;
+      east.beforePut = (key, signal) => {
+        if (!key.startsWith("pack/")) return undefined;
+        puts += 1;
+        if (puts < 3) return undefined;
+        if (trouble === "falls silent") {
+          // As a client with a deadline of its own.
+          return cluster.clock.sleep(120_000, signal).then(() => {
+            throw new AppError("timeout", "east does not answer");
+          });
+        }
+        throw new AppError("permission", "east takes no more");
+      };
+      const record = await run(cluster, (node) => node.member.startBackup({ name: "two" }));
+      expect(record.error).toBeUndefined();
+      expect(puts).toBeGreaterThan(2);
+      const { mirrors } = record.result as unknown as BackupResult;
+      expect(mirrors).toMatchObject([{ site: "east", state: "lagging" }]);
+      const tookMs = cluster.clock.monotonic() - startMs;
+      // Each node waits once for a pack; the copy afterwards waits as any call to a site does.
+      if (trouble === "fails") expect(tookMs).toBeLessThan(60_000);
+      east.beforePut = undefined;
+      const trees = treesOf(cluster);
+      cluster.store.isDown = false;
+      const synced = await run(cluster, (node) => node.member.startSync());
+      expect(synced).toMatchObject({ result: { mirrors: [{ state: "acknowledged" }] } });
+      cluster.store.isDown = true;
+      wipe(cluster);
+      await restore(cluster, "two");
+      expectTrees(cluster, trees);
+    });
+  }
 });
 
 test("a verification looks at its site alone, and repairs only if asked", async () => {
