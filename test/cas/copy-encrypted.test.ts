@@ -40,6 +40,11 @@ test("a copy of an encrypted repository opens with the same identity, after a re
   const report = await copyBackups(from, to, { operation: drawId(realRandom), ...HOW });
   expect(report.backups).toMatchObject([{ state: "copied" }]);
   expect((await proveCopy(from, to, { deep: true })).unproved).toEqual([]);
+  const key = [...target.site.objects.keys()].find((name) => name.startsWith("key/"))!;
+  const bytes = target.site.objects.get(key)!;
+  target.site.objects.delete(key);
+  expect((await proveCopy(from, to, { deep: false })).unproved[0]?.why).toContain(key);
+  target.site.objects.set(key, bytes);
   const found = await target.read(stored.volumes[0]!.listing);
   for (const [path, bytes] of rig.contents()) expect(found.get(path)?.bytes).toEqual(bytes);
   const pack = [...to.repository.index.packs()].find(({ kind }) => kind === "data");

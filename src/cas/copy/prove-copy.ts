@@ -1,14 +1,15 @@
 /**
  * The proof that a site lacks nothing of another one: every backup that the one holds is listed at
  * the other, its manifest is there, and each pack of its lists is live there and as long as it must
- * be, or, if asked, right in every stored byte. Believes nothing that an earlier copy has said.
+ * be, or, if asked, right in every stored byte; and the key objects under which any of that is. Believes nothing that an earlier copy has said.
  * Memory: ids of packs that are not as they should be, and at most `CONCURRENCY` packs.
  */
 import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
-import { manifestKey } from "../format/ids.ts";
+import { keyKey, manifestKey } from "../format/ids.ts";
 import { packKey } from "../format/pack.ts";
+import { originsOf, sessionOfManifest } from "../format/seal.ts";
 import { getNamedPack } from "../clean/pack-standing.ts";
 import { isPinned } from "../log/state.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
@@ -65,6 +66,10 @@ class Proof implements Disposable {
   readonly #to: CopySide;
   readonly #options: Parameters<typeof proveCopy>[2];
   readonly #seen: PackTable;
+  /** Sessions whose key objects are there and right. */
+  readonly #keys = new Set<string>();
+  /** Packs that were not named when they were to be looked at. */
+  readonly #unnamed = new Set<string>();
   /** Why a pack does not count, by id. */
   readonly #faults = new Map<string, string>();
 
@@ -99,8 +104,9 @@ class Proof implements Disposable {
     try {
       await this.#lookAtManifest(record);
       for await (const uses of readUses(this.#to, state, record, this.#options.signal)) {
-        const fresh = this.#seen.add(uses).map(({ pack }) => pack);
-        await this.#lookAtPacks(fresh, state);
+        const fresh = new Set(this.#seen.add(uses).map(({ pack }) => pack));
+        for (const { pack } of uses) if (this.#unnamed.delete(pack)) fresh.add(pack);
+        await this.#lookAtPacks([...fresh], state);
         for (const { pack } of uses) {
           const fault = this.#faults.get(pack) ?? whyNotLive(this.#to, state, pack);
           if (fault !== undefined) return fault;
@@ -113,12 +119,26 @@ class Proof implements Disposable {
   }
 
   async #lookAtManifest({ manifest }: BackupRecord): Promise<void> {
-    const { site } = this.#to.repository;
+    const { site, sealer } = this.#to.repository;
     const key = manifestKey(manifest.id, manifest.birth);
     const bytes = await site.get(key, callOf(this.#options.signal));
-    if (bytes !== undefined && sha256Hex(bytes) === manifest.id) return;
-    const fault = bytes === undefined ? "is missing" : "does not match its name";
-    throw new AppError("damaged", `${key} at ${site.location} ${fault}.`, { context: { key } });
+    if (bytes === undefined || sha256Hex(bytes) !== manifest.id) {
+      throw wrongObject(key, site.location, bytes);
+    }
+    if (!sealer.isPlain) await this.#lookAtKey(sessionOfManifest(bytes, key));
+  }
+
+  /** The key object of a session, once. */
+  async #lookAtKey(session: string): Promise<void> {
+    if (this.#keys.has(session)) return;
+    const { site, state } = this.#to.repository;
+    const stored = state.keys.get(session);
+    const key = keyKey(session, stored?.birth ?? 0);
+    const bytes = stored && (await site.get(key, callOf(this.#options.signal)));
+    if (stored === undefined || bytes === undefined || sha256Hex(bytes) !== stored.hash) {
+      throw wrongObject(key, site.location, bytes);
+    }
+    this.#keys.add(session);
   }
 
   async #lookAtPacks(packs: readonly string[], state: RepositoryState): Promise<void> {
@@ -141,18 +161,25 @@ class Proof implements Disposable {
   ): Promise<string | undefined> {
     const { repository } = this.#to;
     const named = getNamedPack(repository, state, pack);
-    // Not remembered as a fault: it may be live when the log is looked at again.
-    if (named === undefined) return undefined;
+    if (named === undefined) {
+      // No fault that lasts: it may be live when the log is looked at again.
+      this.#unnamed.add(pack);
+      return undefined;
+    }
     const { birth, sizeBytes } = named;
     const key = packKey(pack, birth);
-    if (this.#options.deep) {
-      try {
-        await readPack(repository.site, { pack, birth }, { sealer: repository.sealer, signal });
-      } catch (thrown) {
-        if (thrown instanceof AppError && thrown.kind === "damaged") return thrown.message;
-        throw thrown;
+    try {
+      for (const { session } of originsOf(named.frames).origins) {
+        if (session !== undefined) await this.#lookAtKey(session);
       }
-    } else {
+      if (this.#options.deep) {
+        await readPack(repository.site, { pack, birth }, { sealer: repository.sealer, signal });
+      }
+    } catch (thrown) {
+      if (thrown instanceof AppError && thrown.kind === "damaged") return thrown.message;
+      throw thrown;
+    }
+    if (!this.#options.deep) {
       const head = await repository.site.head(key, { signal });
       if (head?.sizeBytes !== sizeBytes) {
         const found = head === undefined ? "is missing" : `has ${head.sizeBytes} bytes`;
@@ -163,6 +190,11 @@ class Proof implements Disposable {
     this.bytes += sizeBytes;
     this.#options.onProgress?.({ packs: this.packs, bytes: this.bytes });
   }
+}
+
+function wrongObject(key: string, location: string, bytes: Uint8Array | undefined): AppError {
+  const fault = bytes === undefined ? "is missing" : "does not match its hash";
+  return new AppError("damaged", `${key} at ${location} ${fault}.`, { context: { key } });
 }
 
 function whyNotLive(to: CopySide, state: RepositoryState, pack: string): string | undefined {
