@@ -50,7 +50,7 @@ function describe(result: BackupAnswer, record: OperationRecord): string {
   ].join("\n");
 }
 
-function describeState(result: BackupResult): string {
+function describeState(result: BackupAnswer): string {
   const quality = qualityOf(result);
   const { problemCount } = result;
   if (problemCount === 0) return quality;

@@ -1,9 +1,9 @@
 /**
- * `astacus site list`, `astacus site promote` and `astacus sync`.
+ * `astacus site list`, `site promote`, `site update`, and `astacus sync`.
  */
 import type { MirrorReport } from "../cluster/mirror-operation.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
-import type { PromoteResult } from "../cluster/promote-operation.ts";
+import type { PromoteResult, UpdateResult } from "../cluster/promote-operation.ts";
 import type { SiteStatus } from "../cluster/site-status.ts";
 import { print } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
@@ -48,5 +48,17 @@ export async function sync(run: CommandRun, sites: readonly string[]): Promise<C
     },
     code: (result) =>
       mirrorsOf(result).some(({ state }) => state === "lagging") ? EXIT.failed : EXIT.done,
+  });
+}
+
+/** Enters the retention of sites as the server's configuration has it now. */
+export async function update(run: CommandRun): Promise<CommandEnd> {
+  const client = await connect(run);
+  const record = await client.post<OperationRecord>("/v1/sites/update", {});
+  return await finish(run, client, record, {
+    text: (result) => {
+      const { changed } = result as UpdateResult;
+      return changed.length === 0 ? "Nothing has changed." : `Entered anew: ${changed.join(", ")}.`;
+    },
   });
 }

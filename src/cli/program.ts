@@ -247,6 +247,10 @@ function addConfiguration(program: Command, act: Acting): void {
     .description("make a mirror the primary when the primary is gone for ever")
     .action(act(async () => (await import("./command-sites.ts")).promote));
   site
+    .command("update")
+    .description("have the repository take over the retention of sites from the configuration")
+    .action(act(async () => (await import("./command-sites.ts")).update));
+  site
     .command("check")
     .description("try a site (-c FILE): create, race, read, list, remove")
     .option("--site <name>", "which one; the primary if left out")

@@ -25,7 +25,7 @@ import type { CleanupRequest, EndedOperations } from "./maintenance.ts";
 import { runCleanupOperation, runMarkOperation } from "./maintenance.ts";
 import type { MemberConfig } from "./member-config.ts";
 import { syncMirrors } from "./mirror-operation.ts";
-import { promoteSite } from "./promote-operation.ts";
+import { promoteSite, updateSites } from "./promote-operation.ts";
 import { handleClaimCall } from "./claim-calls.ts";
 import { copyPacks } from "./copy-packs.ts";
 import { runMigration } from "./migrate-operation.ts";
@@ -223,6 +223,13 @@ export class Member implements AsyncDisposable {
     return this.operations.start("promote", { ...request }, async (context) => {
       const parts = { sites: this.sites, config: this.config };
       return (await promoteSite(parts, context, request.site)) as unknown as JsonValue;
+    });
+  }
+
+  /** Enters what this node's configuration says of the retention of its sites. */
+  startUpdateSites(): OperationRecord {
+    return this.operations.start("update-sites", {}, async (context) => {
+      return (await updateSites(this.#parts, context)) as unknown as JsonValue;
     });
   }
 

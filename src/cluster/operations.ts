@@ -28,6 +28,7 @@ export const OPERATION_KINDS = [
   "retire",
   "sync",
   "promote",
+  "update-sites",
 ] as const;
 
 export type OperationKind = (typeof OPERATION_KINDS)[number];

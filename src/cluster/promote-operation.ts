@@ -12,6 +12,7 @@ import { listedBackups } from "../cas/log/state.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import { copyLacking } from "./mirror-operation.ts";
 import type { OperationContext } from "./operations.ts";
+import { withRetentions } from "./site-roles.ts";
 import type { OpenSite, SitesNow, SiteView } from "./site-views.ts";
 
 /** A backup that the new primary does not have. */
@@ -66,6 +67,34 @@ export async function promoteSite(
     context.say(`Backup ${lost} is not on ${name}; it is ${where}.`);
   }
   return { site: name, former: former.name, epoch: body.epoch, isKnown, missing };
+}
+
+/** What `updateSites` did: the sites whose retention was entered anew. */
+export type UpdateResult = { readonly changed: readonly string[] };
+
+/** Enters what this node's configuration says now of the retention of its sites. */
+export async function updateSites(
+  { sites }: Pick<PromoteParts, "sites">,
+  context: Pick<OperationContext, "signal">,
+): Promise<UpdateResult> {
+  await sites.primary(context.signal);
+  const now = await sites.look(context.signal);
+  const { roles } = now;
+  // Without an entry the configuration counts as it is.
+  if (roles === undefined) return { changed: [] };
+  const configured = new Map(sites.configured.map(({ name, retention }) => [name, retention]));
+  const retentions = new Map(
+    now.sites.flatMap(({ name, id, isConfigured }) =>
+      id === undefined || !isConfigured ? [] : [[id, configured.get(name)] as const],
+    ),
+  );
+  const body = withRetentions(roles, retentions);
+  if (body === undefined) return { changed: [] };
+  await sites.enterRoles(body, context.signal);
+  await sites.look(context.signal);
+  const before = new Map(roles.sites.map((row) => [row.site, row]));
+  const changed = body.sites.filter((row) => !Bun.deepEquals(row, before.get(row.site)));
+  return { changed: changed.map(({ name }) => name) };
 }
 
 type Target = { readonly view: SiteView; readonly open: OpenSite };

@@ -68,6 +68,27 @@ export function planRoles(
   };
 }
 
+/**
+ * The roles with what a configuration says now of the retention of its sites, by id; undefined where
+ * they say so already.
+ */
+export function withRetentions(
+  roles: Roles,
+  retentions: ReadonlyMap<string, RetentionPolicy | undefined>,
+): EntryBodies["role"] | undefined {
+  const sites = roles.sites.map((row) => {
+    if (!retentions.has(row.site)) return row;
+    const { retention: _, ...rest } = row;
+    const retention = retentions.get(row.site);
+    return retention === undefined ? rest : { ...rest, retention: { ...retention } };
+  });
+  const changed = sites.filter((row, index) => !Bun.deepEquals(row, roles.sites[index]));
+  if (changed.length === 0) return undefined;
+  const names = changed.map(({ name }) => name).join(", ");
+  const { epoch, primary } = roles;
+  return { epoch: epoch + 1, primary, sites, reason: `new retention of ${names}` };
+}
+
 /** A row of the entry; who is not the primary is at first a mirror. */
 export function roleOf(site: Omit<FoundSite, "state">, role?: SiteRole): RoleOfSite {
   const { id, name, location, firstRole, retention } = site;

@@ -41,3 +41,15 @@ export const startPromote = defineRoute({
   run: ({ context, parameters }) =>
     context.start((node) => node.startPromote({ site: parameters["site"] ?? "" })),
 });
+
+/** POST /v1/sites/update */
+export const updateSites = defineRoute({
+  method: "POST",
+  path: "/v1/sites/update",
+  summary: "Enters the retention of sites, as the configuration has it now, into the repository",
+  access: "admin",
+  body: z.strictObject({}),
+  answer: operationSchema,
+  status: 202,
+  run: ({ context }) => context.start((node) => node.startUpdateSites()),
+});

@@ -11,7 +11,7 @@ import * as operations from "./routes-operations.ts";
 import { planRestore, startRestore } from "./routes-restores.ts";
 import { startRepair, startScrub } from "./routes-scrub.ts";
 import * as server from "./routes-server.ts";
-import { listSites, startPromote, startSync } from "./routes-sites.ts";
+import { listSites, startPromote, startSync, updateSites } from "./routes-sites.ts";
 
 /** In the order of the documentation. */
 export const ROUTES: readonly Route[] = [
@@ -36,6 +36,7 @@ export const ROUTES: readonly Route[] = [
   listSites,
   startSync,
   startPromote,
+  updateSites,
   operations.listOperations,
   operations.getOperation,
   operations.watchOperation,

@@ -26,6 +26,7 @@ export type NodeApi = Pick<
   | "startMark"
   | "startSync"
   | "startPromote"
+  | "startUpdateSites"
   | "listSites"
   | "notice"
   | "listBackups"

@@ -85,6 +85,6 @@ async function listed(cluster: ProcessCluster): Promise<[string, BackupSummary["
 
 async function json<T>(cluster: ProcessCluster, ...args: readonly string[]): Promise<T> {
   const { stdout, stderr } = await cluster.at("a", ...args, "--json");
-  if (stdout === "") throw new Error(`${stderr}\n${cluster.logs()}`);
+  if (stdout === "") throw new Error(stderr);
   return JSON.parse(stdout) as T;
 }

@@ -128,8 +128,9 @@ export function createFakeNode(): FakeNode {
         refusals: [],
       };
     },
-    startSync: (request = {}) => start("sync", request),
+    startSync: (request) => start("sync", request ?? {}),
     startPromote: (request) => start("promote", request),
+    startUpdateSites: () => start("update-sites", {}),
     listSites: async () => [SITE],
     get notice() {
       return fake.notice;

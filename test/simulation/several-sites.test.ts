@@ -260,6 +260,25 @@ describe("each site keeps by its own retention", () => {
     ]);
   });
 
+  test("and a changed configuration counts from the moment on that it is entered", async () => {
+    const retentions: Record<string, RetentionPolicy> = { store: { keepLast: 9 } };
+    const cluster = await open(["east"], retentions);
+    for (const name of ["one", "two"]) {
+      change(cluster);
+      await backUp(cluster, name);
+    }
+    retentions["store"] = { minimum: 1, keepLast: 1 };
+    for (const node of cluster.nodes) await cluster.clock.run(cluster.restart(node));
+    await run(cluster, (node) => node.member.startCleanup());
+    expect(await listedAt(cluster, "store")).toEqual(["one", "two"]);
+    const update = await run(cluster, (node) => node.member.startUpdateSites());
+    expect(update).toMatchObject({ state: "done", result: { changed: ["store"] } });
+    await run(cluster, (node) => node.member.startCleanup());
+    expect(await listedAt(cluster, "store")).toEqual(["two"]);
+    const again = await run(cluster, (node) => node.member.startUpdateSites());
+    expect(again.result).toEqual({ changed: [] });
+  });
+
   test("and nothing is forgotten that a mirror wants and does not have, or cannot be asked for", async () => {
     const cluster = await open(["east"], { store: { minimum: 1, keepLast: 1 } });
     await backUp(cluster, "one");
