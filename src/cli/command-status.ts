@@ -11,7 +11,7 @@ import type { Client } from "./client.ts";
 import { connect } from "./connect.ts";
 import { describeScrubbing } from "./command-scrub.ts";
 import { EXIT } from "./exit-code.ts";
-import { siteTable } from "./site-text.ts";
+import { siteTable, usageLines } from "./site-text.ts";
 import { between, count, renderPairs, renderTable, time } from "./table.ts";
 
 const RECENT_SHOWN = 5;
@@ -92,7 +92,12 @@ function renderStatus(state: ClusterStatus): string {
     state.nodes.map((node) => [node.name, node.zone, node.address, describeNode(node)]),
   );
   const { sites = [] } = state;
-  const siteLines = sites.length > 1 ? ["", siteTable(sites)] : [];
+  const siteLines = [
+    ...(sites.length > 1 || sites.some(({ storagePerMonth }) => storagePerMonth !== undefined)
+      ? ["", siteTable(sites)]
+      : []),
+    ...usageLines(sites).map((line) => `Since this server began, ${line}`),
+  ];
   const { scrub = [] } = state;
   const scrubLines = scrub.length === 0 ? [] : ["", "Scrubbing:", describeScrubbing(scrub)];
   return [

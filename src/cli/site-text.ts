@@ -6,7 +6,9 @@ import type { MirrorReport } from "../cluster/mirror-operation.ts";
 import type { PromoteResult } from "../cluster/promote-operation.ts";
 import type { SiteStatus } from "../cluster/site-status.ts";
 import type { SiteLag } from "../cluster/site-wants.ts";
+import { formatMoney } from "../sites/prices.ts";
 import { count, renderTable, size, time } from "./table.ts";
+import { describeUsage } from "./usage-text.ts";
 
 /** All sites. */
 export function siteTable(sites: readonly SiteStatus[]): string {
@@ -15,6 +17,7 @@ export function siteTable(sites: readonly SiteStatus[]): string {
       { title: "SITE" },
       { title: "ROLE" },
       { title: "BACKUPS", isNumber: true },
+      { title: "STORED", isNumber: true },
       { title: "LOCATION" },
       { title: "STATE" },
     ],
@@ -22,6 +25,7 @@ export function siteTable(sites: readonly SiteStatus[]): string {
       site.name,
       site.role,
       site.backups === undefined ? "?" : count(site.backups),
+      describeStored(site),
       site.location ?? "?",
       describeSite(site),
     ]),
@@ -57,6 +61,17 @@ export function promoteText(result: PromoteResult): string {
   }
   if (isKnown) return `${head} It has every backup that this node knows of.`;
   return `${head} This node never read the log of ${former}, so it cannot say what is lost.`;
+}
+
+/** What each site was asked by the node that answers, since its start; and what that has cost. */
+export function usageLines(sites: readonly SiteStatus[]): string[] {
+  return describeUsage(sites.flatMap(({ usage }) => usage ?? []));
+}
+
+function describeStored({ storedBytes, storagePerMonth }: SiteStatus): string {
+  if (storedBytes === undefined) return "?";
+  if (storagePerMonth === undefined) return size(storedBytes);
+  return `${size(storedBytes)}, ${formatMoney(storagePerMonth)} a month`;
 }
 
 /** Whether a site can be used, and what it lacks. */

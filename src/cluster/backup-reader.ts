@@ -49,6 +49,7 @@ export class BackupReader {
       stateOf: (view) => sites.stateOf(view),
       retention: config.retention,
       nowMs: clock.now(),
+      configured: sites.configured,
     });
   }
 

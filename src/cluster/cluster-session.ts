@@ -146,7 +146,9 @@ export class ClusterSession implements AsyncDisposable {
       [...this.#leased.values()].map(async (node) => {
         try {
           const answer = await this.#call(node, "release", body, new AbortController().signal);
-          const { problems = [] } = releaseAnswerSchema.parse(answer);
+          const { problems = [], usage = [] } = releaseAnswerSchema.parse(answer);
+          // What this process asked of its sites is counted here already.
+          if (node.name !== this.#options.self.name) context.spent(usage);
           for (const problem of problems) context.say(`${node.name}: ${problem}`);
         } catch (thrown) {
           // The lease ends by itself if the node cannot be told.

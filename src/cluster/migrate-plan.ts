@@ -208,9 +208,9 @@ async function openOne(
     return await sites.repository(name, signal);
   } catch (thrown) {
     const error = toAppError(thrown);
-    const isEmpty =
-      error.context["reason"] === "no-repository" || error.context["code"] === "ENOENT";
-    if (!isEmpty) throw error;
+    // A folder that is not there, under a name that is.
+    const isMissing = error.kind === "not-found" && sites.names.includes(name);
+    if (!isMissing && error.context["reason"] !== "no-repository") throw error;
     throw new AppError("refused", `Site ${name} holds no repository yet: ${error.message}`, {
       guidance: `Make it a part of this one first: \`astacus site init ${name} -c FILE\`.`,
       context: { site: name, reason: "no-repository" },

@@ -31,6 +31,8 @@ import {
   runningAnswerSchema,
   storeInputSchema,
 } from "./protocol.ts";
+import type { SiteUsage } from "./usage.ts";
+import { meterUsage } from "./usage.ts";
 
 type Work = {
   readonly result: Promise<JsonValue>;
@@ -48,6 +50,8 @@ type Under = {
   readonly due: Set<string>;
   /** What went wrong on the way out. */
   readonly problems: string[];
+  /** What passed to each site since the lease began. */
+  readonly measure: () => SiteUsage[];
   session: { readonly attempt: number; readonly backup: NodeBackupSession } | undefined;
 };
 
@@ -142,6 +146,7 @@ export class NodeService {
         works: new Map(),
         due: new Set(),
         problems: [],
+        measure: meterUsage(this.#base.sites.configured),
         session: undefined,
       };
       this.#under = under;
@@ -200,7 +205,7 @@ export class NodeService {
     } finally {
       await this.#leases.release(request.lease);
     }
-    return { problems: isOurs ? under.problems : [] };
+    return isOurs ? { problems: under.problems, usage: under.measure() } : { problems: [] };
   }
 
   /** Runs a phase or attaches to it; resolves with its result. */

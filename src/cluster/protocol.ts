@@ -8,6 +8,7 @@ import { z } from "zod";
 import { AppError } from "../base/error.ts";
 import { keysSchema, segmentRefSchema } from "../cas/log/entry.ts";
 import { treeRootSchema } from "../cas/format/tree.ts";
+import { siteUsageSchema } from "./usage.ts";
 
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
 export const PROTOCOL_VERSION = 3;
@@ -115,7 +116,11 @@ export const releaseRequestSchema = z.strictObject({
 });
 
 /** What a node could not tidy up; nothing of it endangers the backup. */
-export const releaseAnswerSchema = z.looseObject({ problems: z.array(z.string()).optional() });
+export const releaseAnswerSchema = z.looseObject({
+  problems: z.array(z.string()).optional(),
+  /** What passed between the node and its sites under this lease. */
+  usage: z.array(siteUsageSchema).optional(),
+});
 
 export const phaseRequestSchema = z.strictObject({
   operation: randomId,

@@ -5,9 +5,13 @@
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { RepositoryState } from "../cas/log/state.ts";
 import { listedBackups } from "../cas/log/state.ts";
+import { storagePrice } from "../sites/prices.ts";
+import type { Money } from "../sites/prices.ts";
 import type { SitesNow, SiteView } from "./site-views.ts";
 import type { SiteLag } from "./site-wants.ts";
 import { lackingAt, lagOf } from "./site-wants.ts";
+import type { CountedSite, SiteUsage } from "./usage.ts";
+import { priceUsages, usageSoFar } from "./usage.ts";
 
 /** One site. */
 export type SiteStatus = {
@@ -25,6 +29,12 @@ export type SiteStatus = {
   readonly sequence?: number;
   /** Backups that it lists, as far as this node has read. */
   readonly backups?: number;
+  /** About: what its backups, forgotten ones too, stored when they were made. */
+  readonly storedBytes?: number;
+  /** What keeping that costs a month, at the configured prices. */
+  readonly storagePerMonth?: Money;
+  /** What this node has asked of it since its start. */
+  readonly usage?: SiteUsage;
   /** Of mirrors: what they lack of the primary. */
   readonly lag?: SiteLag & { readonly ageSeconds?: number };
 };
@@ -37,6 +47,8 @@ export type SiteStatusOptions = {
   /** Of sites that have none of their own. */
   readonly retention: RetentionPolicy;
   readonly nowMs: number;
+  /** With their counters and prices. */
+  readonly configured?: readonly CountedSite[];
 };
 
 /** All sites, in the order of the configuration. */
@@ -59,9 +71,27 @@ export function statusOfSites(options: SiteStatusOptions): SiteStatus[] {
       ...(state === undefined
         ? {}
         : { sequence: state.sequence, backups: listedBackups(state).length }),
+      ...costOf(
+        state,
+        options.configured?.find((one) => one.name === name && view.isConfigured),
+      ),
       ...lag,
     };
   });
+}
+
+function costOf(
+  state: RepositoryState | undefined,
+  site: CountedSite | undefined,
+): Pick<SiteStatus, "storedBytes" | "storagePerMonth" | "usage"> {
+  const [usage] = site === undefined ? [] : priceUsages(usageSoFar([site]), [site]);
+  const used = usage === undefined ? {} : { usage };
+  if (state === undefined) return used;
+  const stored = state.backups.values().map(({ totals }) => totals.storedBytes);
+  const storedBytes = stored.reduce((sum, bytes) => sum + bytes, 0);
+  const prices = site?.prices;
+  const money = prices === undefined ? {} : { storagePerMonth: storagePrice(prices, storedBytes) };
+  return { storedBytes, ...money, ...used };
 }
 
 function lagOfSite(

@@ -50,6 +50,11 @@ export function meterUsage(sites: readonly CountedSite[]): () => SiteUsage[] {
       .filter(hasPassed);
 }
 
+/** What passed since the sites were opened, untouched ones left out. */
+export function usageSoFar(sites: readonly CountedSite[]): SiteUsage[] {
+  return sites.map((site) => ({ site: site.name, ...readUsage(site) })).filter(hasPassed);
+}
+
 /** The sum of both, by site. */
 export function addUsages(one: readonly SiteUsage[], other: readonly SiteUsage[]): SiteUsage[] {
   const names = [...new Set([...one, ...other].map(({ site }) => site))];

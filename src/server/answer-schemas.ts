@@ -140,6 +140,9 @@ export const siteStatusSchema: z.ZodType<SiteStatus> = z.strictObject({
   error: z.string().exactOptional(),
   sequence: count.exactOptional(),
   backups: count.exactOptional(),
+  storedBytes: count.exactOptional(),
+  storagePerMonth: money.exactOptional(),
+  usage: siteUsageSchema.exactOptional(),
   lag: z
     .strictObject({
       backups: count,
