@@ -19,6 +19,7 @@ import { callNode } from "./network.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
 import type { SiteRole } from "./site-roles.ts";
 import type { ConfiguredSite } from "./site-set.ts";
+import type { SourceHow } from "./site-sources.ts";
 import type { OpenSite } from "./site-views.ts";
 import type { SiteUsage } from "./usage.ts";
 import { priceUsages } from "./usage.ts";
@@ -189,9 +190,9 @@ export function idsToCopy(
     .map(({ backup }) => backup);
 }
 
-/** A site as a side of a copy. */
-export function sideOf(site: OpenSite): CopySide {
-  return { repository: site.repository, source: site.openSource() };
+/** A site as a side of a copy; of a proof, alone: what is wrong there must not be read elsewhere. */
+export function sideOf(site: OpenSite, how?: SourceHow): CopySide {
+  return { repository: site.repository, source: site.openSource(how) };
 }
 
 /** A site by name and place. */

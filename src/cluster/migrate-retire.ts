@@ -114,7 +114,7 @@ async function prove(
   let bytes = 0;
   for (const other of others) {
     let seen = 0;
-    const proof = await proveCopy(sideOf(site), sideOf(other), {
+    const proof = await proveCopy(sideOf(site), sideOf(other, { alone: true }), {
       deep,
       onProgress: (done) => {
         bytes += done.bytes - seen;
