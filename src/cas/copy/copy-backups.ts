@@ -164,13 +164,20 @@ async function forgetForAll(
   to: CopySide,
   { operation, signal }: CopyOptions,
 ): Promise<string[]> {
-  const ids = forgottenForAll(from.repository.state, to.repository.state);
-  for (const id of ids) {
+  const done: string[] = [];
+  for (const id of forgottenForAll(from.repository.state, to.repository.state)) {
     const reason = from.repository.state.backups.get(id)?.forgotten?.reason ?? "";
     const how = { reason, scope: "all", operation, signal } as const;
-    await forgetBackups(to.repository, { backups: [id], ...how });
+    try {
+      await forgetBackups(to.repository, { backups: [id], ...how });
+      done.push(id);
+    } catch (thrown) {
+      // Pinned or deleted since we looked.
+      const left = forgottenForAll(from.repository.state, to.repository.state);
+      if (left.includes(id) || !(thrown instanceof AppError)) throw thrown;
+    }
   }
-  return ids;
+  return done;
 }
 
 async function copyOne(
