@@ -62,6 +62,8 @@ export type SiteSetOptions = {
 const LOOK_TIMEOUT_MS = 5_000;
 /** A site that did not answer is not asked again for a list within this time. */
 const FAILURE_KEPT_MS = 15_000;
+/** A site that is held to a bandwidth is slow because we are. */
+const LIMITED_SLOW_MS = 10 * 60_000;
 /** How old the last look may be that tells where to read on, and what is there. */
 const NEXT_LOOK_MS = 1_000;
 
@@ -104,6 +106,8 @@ export class SiteSet implements AsyncDisposable {
       ...(decode === undefined ? {} : { decode }),
       identities: encryption?.identities,
       faults: this.faults,
+      slowMsOf: (name) =>
+        this.#mustGetSlot(name).configured.limits === undefined ? undefined : LIMITED_SLOW_MS,
       next: this.#slots.length === 1 ? undefined : async (used) => nextToRead(await looked(), used),
     });
   }

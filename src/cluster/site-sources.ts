@@ -42,6 +42,8 @@ export type SiteSourcesOptions = {
   /** With which everything is opened, where the node is configured so. */
   readonly identities?: readonly string[] | undefined;
   readonly faults: ReadFaults;
+  /** How long a read at the site of a name may take before the next is asked too. */
+  readonly slowMsOf?: (name: string) => number | undefined;
   /** The best site that answers, but for these; nobody where there is one site only. */
   readonly next: ((used: ReadonlySet<string>) => Promise<SourceSite | undefined>) | undefined;
 };
@@ -83,6 +85,7 @@ export class SiteSources {
       faults.note(site.repository.header.site, { ...fault, kind });
     const failover = new Failover<SourceSite>({
       clock,
+      ...this.#slowOf(site),
       next: async () => await next(new Set([site.name])),
     });
     const here = async (inner?: AbortSignal): Promise<Manifest> => {
@@ -98,6 +101,11 @@ export class SiteSources {
     const there = async (other: SourceSite, inner?: AbortSignal): Promise<Manifest> =>
       await read(other, other.repository.state.backups.get(backup.backup) ?? backup, inner);
     return await failover.read({ here, there, onSilent: note }, signal);
+  }
+
+  #slowOf({ name }: SourceSite): { readonly slowMs?: number } {
+    const slowMs = this.#options.slowMsOf?.(name);
+    return slowMs === undefined ? {} : { slowMs };
   }
 
   #openerOf(repository: Repository, identities: readonly string[] = []): FrameOpener {
@@ -126,7 +134,7 @@ export class SiteSources {
         if (how.alone === true) faults.count(fault);
         else faults.note(repository.header.site, fault);
       },
-      ...(isAlone ? {} : { failover: { next: openNext, clock } }),
+      ...(isAlone ? {} : { failover: { next: openNext, clock, ...this.#slowOf(site) } }),
     });
   }
 }
