@@ -10,6 +10,7 @@ import { Repository } from "../../src/cas/log/repository.ts";
 import type { Offline, OfflineRestore } from "../../src/cluster/offline.ts";
 import { openOffline } from "../../src/cluster/offline.ts";
 import type { BackupSummary } from "../../src/cluster/backup-summary.ts";
+import type { NodeEncryption } from "../../src/cluster/member-config.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
 import { PROTOCOL_VERSION } from "../../src/cluster/protocol.ts";
 import { writeRegistry } from "../../src/products/scripted-registry.ts";
@@ -38,6 +39,8 @@ export type SimulatedClusterOptions = {
   /** What single sites keep, by name; the rest keeps all. */
   readonly retentions?: Readonly<Record<string, RetentionPolicy>>;
   readonly rereadShare?: number;
+  /** Makes the repository an encrypted one; readers have the identities, nodes do not. */
+  readonly encryption?: NodeEncryption;
   /** How far the clocks of machines may be apart. */
   readonly skewMsMax?: number;
 };
@@ -68,10 +71,12 @@ export class SimulatedCluster {
   /** How often the power of everything has failed. */
   powerCutCount = 0;
   #trace = 0n;
+  readonly #encryption: NodeEncryption | undefined;
 
   private constructor(options: SimulatedClusterOptions) {
     const { seed, nodeCount, product, degraded = false, rereadShare = 0 } = options;
     this.product = product;
+    this.#encryption = options.encryption;
     this.random = seededRandom(seed);
     const note = (line: string): void => this.note(line);
     this.network = new SimulatedNetwork(this.clock, seededRandom(seed + 1_000_003), note);
@@ -94,6 +99,7 @@ export class SimulatedCluster {
       addresses,
       degraded,
       rereadShare,
+      encryption: options.encryption && { ...options.encryption, identities: [] },
       store,
       siteRates: this.#ratesView(),
     };
@@ -111,7 +117,8 @@ export class SimulatedCluster {
     const { clock, store, random } = cluster;
     const chunker = { rule: "astacus-cdc-1", averageSizeBytes: 8192 } as const;
     const site = await clock.run(store.open());
-    await clock.run(Repository.init(site, { doors: { clock, random }, chunker }));
+    const keys = options.encryption?.keys;
+    await clock.run(Repository.init(site, { doors: { clock, random }, chunker, keys }));
     for (const name of options.mirrors ?? []) await cluster.addSite(name);
     for (const node of cluster.nodes) {
       cluster.openToy(node);
@@ -128,7 +135,9 @@ export class SimulatedCluster {
     stores.set(name, store);
     const site = await store.open();
     const { repository, chunker } = header;
-    await clock.run(Repository.init(site, { doors: { clock, random }, chunker, repository }));
+    const keys = this.#encryption?.keys;
+    const how = { doors: { clock, random }, chunker, repository, keys };
+    await clock.run(Repository.init(site, how));
     return store;
   }
 
@@ -293,6 +302,7 @@ export class SimulatedCluster {
       cluster: "simulated",
       retention: { minimum: 1000 },
       concurrency: 4,
+      encryption: this.#encryption,
     });
     return await work(reader);
   }

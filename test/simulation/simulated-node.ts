@@ -5,7 +5,7 @@
  */
 import type { RetentionPolicy } from "../../src/cas/clean/retention.ts";
 import type { ChunkerSettings } from "../../src/cas/format/chunker.ts";
-import type { MemberConfig } from "../../src/cluster/member-config.ts";
+import type { MemberConfig, NodeEncryption } from "../../src/cluster/member-config.ts";
 import { Member } from "../../src/cluster/member.ts";
 import type { ConfiguredSite } from "../../src/cluster/site-set.ts";
 import type { NodeAddress } from "../../src/cluster/network.ts";
@@ -42,6 +42,8 @@ export type NodeWorld = {
   readonly degraded: boolean;
   /** Share of unchanged files that is read anyway. */
   readonly rereadShare: number;
+  /** What nodes have in an encrypted repository. */
+  readonly encryption: NodeEncryption | undefined;
   readonly store: SimulatedStore;
   /** All stores by name, the first one included. */
   readonly stores: ReadonlyMap<string, SimulatedStore>;
@@ -216,6 +218,7 @@ export class SimulatedNode {
   #config(): MemberConfig {
     const { world } = this.#options;
     return {
+      ...(world.encryption === undefined ? {} : { encryption: world.encryption }),
       cluster: "simulated",
       node: this.name,
       nodes: world.addresses,
