@@ -36,7 +36,7 @@ export async function restore(run: CommandRun, own: RestoreOptions): Promise<Com
     const { restoreToFolder } = await import("./command-restore-to.ts");
     return await restoreToFolder(run, { ...own, to: resolve(own.to) });
   }
-  const client = await connect(run);
+  const client = await connect(run, { sendsIdentities: true });
   const identities = await loadIdentities(run);
   let request = { ...requestOf(own), ...(identities.length === 0 ? {} : { identities }) };
   if (own.yes !== true || own.plan === true) {

@@ -10,10 +10,18 @@ import type { CommandRun } from "./command.ts";
 import { DEFAULT_URL } from "./options.ts";
 import type { GlobalOptions } from "./options.ts";
 
-/** A client for the server that the options mean. */
-export async function connect(run: CommandRun): Promise<Client> {
+/** A client for the server that the options mean; only a restore sends identities to one. */
+export async function connect(
+  run: CommandRun,
+  how: { readonly sendsIdentities?: boolean } = {},
+): Promise<Client> {
   const { Client } = await import("./client.ts");
   const { options } = run;
+  if (options.identity !== undefined && how.sendsIdentities !== true) {
+    throw new AppError("usage", "A server takes --identity for a restore only.", {
+      guidance: "Give -c FILE and no server: then the site is read by this command itself.",
+    });
+  }
   const fromFile = options.config === undefined ? {} : await readServersFile(options.config);
   const token = tokenOf(options) ?? fromFile.token;
   const caFile = options.caFile ?? fromFile.caFile;
