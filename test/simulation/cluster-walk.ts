@@ -65,6 +65,7 @@ export async function walkCluster(seed: number, stepCount: number): Promise<Walk
     store: seed % 3 === 0 ? "directory" : "objects",
     rereadShare: seed % 7 === 0 ? 0.3 : 0,
     skewMsMax: seed % 4 === 0 ? 12 * HOUR_MS : 0,
+    mirrors: seed % 6 === 1 ? ["mirror"] : [],
   });
   const walk = new ClusterWalk(cluster);
   for (let step = 1; step <= stepCount; step += 1) {
