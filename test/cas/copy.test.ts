@@ -15,6 +15,7 @@ import type { SmallNode } from "./small-backups.ts";
 import { openSource, packsIn } from "./small-backups.ts";
 import { KEEP_ALL } from "./small-world.ts";
 import type { SmallWorld } from "./small-world.ts";
+import { caught } from "./small-world.ts";
 import { rejectionOf } from "./repository-world.ts";
 import { checkSite, TwoSites } from "./two-sites.ts";
 
@@ -311,6 +312,35 @@ describe("nothing wrong is committed", () => {
     expect(report.backups.map(({ state }) => state)).toEqual(["copied"]);
     expect(await sites.checkOther()).toBe(1);
   });
+
+  const kinds = ["pack", "index", "manifest"] as const;
+  const faults = ["lost", "hidden", "late", "error-after", "duplicate"] as const;
+  for (const { fault, of } of faults.flatMap((fault) => kinds.map((of) => ({ fault, of })))) {
+    test(`where a put to ${of}/ ends as ${fault}: what is read back tells, and it is sent again`, async () => {
+      using sites = await TwoSites.create();
+      const { world } = sites;
+      const a = await world.open();
+      await world.backup(a, NUMBERS);
+      let left = of === "manifest" ? 1 : 2;
+      const target = new FaultySite(sites.other, {
+        random: seededRandom(3),
+        clock: world.clock,
+        fault: ({ kind, key }) => {
+          if (kind !== "put" || !key.startsWith(`${of}/`) || left === 0) return undefined;
+          left -= 1;
+          return fault === "hidden" || fault === "late" ? { fault, calls: 3 } : { fault };
+        },
+      });
+      const b = await sites.openOther(target);
+      for (let count = 0; count < 4; count++) {
+        // What cannot be gone on from at once ends as it should, and is gone on from next time.
+        const thrown = await caught(sites.copy(a, b));
+        if (thrown !== undefined) expect(thrown).toMatchObject({ retryable: true });
+      }
+      expect(left).toBe(0);
+      expect(await sites.checkOther()).toBe(1);
+    });
+  }
 
   test("between sites of two repositories, one site and itself, or two clusters", async () => {
     using sites = await TwoSites.create();

@@ -79,7 +79,8 @@ export class BackupCopier {
         await this.#copyOnce(record, states);
         return "copied";
       } catch (thrown) {
-        if (count === TRY_COUNT_MAX || !(await this.#mayTryAgain(thrown, states))) throw thrown;
+        if (count === TRY_COUNT_MAX) throw thrown;
+        if (!(await this.#mayTryAgain(thrown, states, count === 1))) throw thrown;
       }
     }
   }
@@ -216,10 +217,14 @@ export class BackupCopier {
     };
   }
 
-  /** True if the same may succeed now, since one of the sites has moved on. */
+  /**
+   * True if the same may succeed now: one of the sites has moved on, or this was the first look at
+   * something damaged, which may be what the target acknowledged and did not keep.
+   */
   async #mayTryAgain(
     thrown: unknown,
     states: { readonly from: RepositoryState; readonly to: RepositoryState },
+    isFirst: boolean,
   ): Promise<boolean> {
     const { from, to, operation, signal } = this.#parts;
     if (!(thrown instanceof AppError) || signal?.aborted === true) return false;
@@ -235,7 +240,9 @@ export class BackupCopier {
     }
     if (thrown.kind !== "damaged" && thrown.kind !== "refused") return false;
     const now = [await from.repository.catchUp(signal), await to.repository.catchUp(signal)];
-    return now[0]?.sequence !== states.from.sequence || now[1]?.sequence !== states.to.sequence;
+    const isMoved =
+      now[0]?.sequence !== states.from.sequence || now[1]?.sequence !== states.to.sequence;
+    return isMoved || (isFirst && thrown.kind === "damaged");
   }
 }
 
