@@ -173,6 +173,12 @@ async function runAttempt(
     );
     const attempt: Attempt = { ...options, session };
     const run = await runPhases(parts, context, attempt, claims);
+    for (const [node, { mirrors }] of run.stored) {
+      for (const { name, failed } of mirrors) {
+        if (failed === undefined) continue;
+        context.say(`Node ${node} left mirror ${name} out, which gets the rest later: ${failed}`);
+      }
+    }
     const result = await commit(parts, context, attempt, run);
     await session.close(options.id);
     return result;
