@@ -73,6 +73,7 @@ type Site = { readonly site: string; readonly requests: Readonly<Record<string, 
 /** The first backup has this share of all bytes. */
 const FIRST_SHARE = 0.6;
 const TRIES_MAX = 30;
+const BETWEEN_BACKUPS_MS = 2_000;
 /** What a migration writes over a slow loopback in a second, for the moments of kills. */
 const BYTES_PER_MS = 20_000;
 
@@ -223,6 +224,8 @@ async function backUpMeanwhile(run: Run, stopped: AbortSignal): Promise<number> 
       await Bun.sleep(500);
     }
     made += 1;
+    // Each of them is restored in the end.
+    await Bun.sleep(BETWEEN_BACKUPS_MS);
   } while (!stopped.aborted);
   return made;
 }
