@@ -26,6 +26,7 @@ export class SiteCatalogs implements Disposable {
   readonly #databases: Databases;
   readonly #folder: string;
   readonly #others = new Map<string, Catalog>();
+  readonly #remembered = new Map<string, RepositoryState | undefined>();
   #mainSite: string | undefined;
   #repository: string | undefined;
 
@@ -66,6 +67,7 @@ export class SiteCatalogs implements Disposable {
     this.#repository = header.repository;
     if (known === undefined) this.main.set(`site ${name}`, header.site);
     this.#rememberHeader(found);
+    this.#remembered.delete(header.site);
     return this.of(header.site);
   }
 
@@ -86,6 +88,12 @@ export class SiteCatalogs implements Disposable {
    * read what it kept (of an encrypted repository).
    */
   stateOf(site: string): RepositoryState | undefined {
+    // As long as the site is not open, nobody writes to its catalog.
+    if (!this.#remembered.has(site)) this.#remembered.set(site, this.#load(site));
+    return this.#remembered.get(site);
+  }
+
+  #load(site: string): RepositoryState | undefined {
     const text = this.main.get(`header ${site}`);
     if (text === undefined) return undefined;
     try {

@@ -130,7 +130,7 @@ export class NodeRuntime implements AsyncDisposable {
       const { member } = this.#node;
       log.info("the node is ready", {
         cluster: config.cluster,
-        site: config.sites[0].name,
+        site: member.sites.current.name,
         location: member.repository.site.location,
         sequence: member.repository.state.sequence,
       });
