@@ -25,9 +25,11 @@ test(
     ]);
 
     fs.renameSync(join(cluster.folder, "site"), join(cluster.folder, "lost"));
-    const list = await cluster.at("a", "list");
-    expect(list.stdout).toContain("one");
-    expect(list.stderr).toContain("The primary disk does not answer");
+    // What was seen within the last second still counts.
+    await cluster.until("a list says that it is of the mirror", async () => {
+      const { stdout, stderr } = await cluster.at("a", "list");
+      return stdout.includes("one") && stderr.includes("The primary disk does not answer");
+    });
     const refused = await cluster.at("a", "backup", "--name", "two");
     expect(refused.code).not.toBe(0);
     expect(refused.stderr).toContain("disk");
