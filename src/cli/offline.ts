@@ -68,19 +68,37 @@ export async function withOffline<T>(
   }
 }
 
-/** Opens the first site that answers; the error is that of the first if none does. */
+type OpenReader = (site: Site, others: readonly OtherSite[]) => Promise<Offline>;
+
+/** Opens the primary, as the log says, or the first site that answers. */
 async function openFirst(
   run: CommandRun,
   sites: readonly OtherSite[],
-  open: (site: Site, others: readonly OtherSite[]) => Promise<Offline>,
+  open: OpenReader,
 ): Promise<Offline> {
+  const openOne = async (one: OtherSite): Promise<Offline> =>
+    await open(
+      await one.open(),
+      sites.filter((other) => other !== one),
+    );
   const failures: AppError[] = [];
   for (const one of sites) {
     try {
-      const offline = await open(
-        await one.open(),
-        sites.filter((other) => other !== one),
-      );
+      const offline = await openOne(one);
+      const name = offline.primaryElsewhere;
+      const primary = sites.find((other) => other.name === name);
+      const isTried = sites.indexOf(one) > sites.findIndex((other) => other === primary);
+      if (primary !== undefined && !isTried) {
+        const better = await openOne(primary).catch((thrown: unknown) => {
+          if (!mayBeElsewhere(thrown)) throw thrown;
+          failures.push(thrown);
+          return undefined;
+        });
+        if (better !== undefined) {
+          offline[Symbol.dispose]();
+          return better;
+        }
+      }
       for (const { message } of failures) run.terminal.say(`NOTICE ${message}`);
       if (failures.length > 0) run.terminal.say(`NOTICE This is what site ${one.name} has.`);
       return offline;

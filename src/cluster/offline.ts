@@ -142,6 +142,13 @@ export class Offline implements Disposable {
     });
   }
 
+  /** What the log calls the primary, where that is another site. */
+  get primaryElsewhere(): string | undefined {
+    const { roles, siteId } = this.#repository.state;
+    if (roles === undefined || roles.primary === siteId) return undefined;
+    return roles.sites.find(({ site }) => site === roles.primary)?.name;
+  }
+
   /** All backups of the site, of every cluster, oldest first. */
   listBackups(how: { readonly forgotten: boolean }): BackupSummary[] {
     const { retention, site } = this.#options;
