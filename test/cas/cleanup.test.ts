@@ -177,7 +177,7 @@ test("a cleanup may be stopped before or after any of its requests", async () =>
       for (const [key, bytes] of objects) world.site.objects.set(key, bytes);
       await dieAt(world, index, fault);
       if (isWrite) expect(await world.check()).toBeGreaterThan(0);
-      using next = await openNode(world.site, world);
+      using next = await openNode(world.site, world, { encryption: world.encryption });
       for (const __ of isWrite ? [1, 2, 3] : [1]) {
         const { alarms } = await world.cleanup(next, { policy: POLICY, sweep: true });
         expect(alarms).toEqual([]);
@@ -245,7 +245,7 @@ async function dieAt(
 }
 
 async function cleanThrough(world: SmallWorld, site: FaultySite): Promise<void> {
-  using node = await openNode(site, world);
+  using node = await openNode(site, world, { encryption: world.encryption });
   const report = await world.cleanup(node, { policy: POLICY, sweep: true });
   expect(report.retired.packs + report.garbage.objects).toBeGreaterThan(0);
 }

@@ -21,6 +21,7 @@ import { decodeEntry, encodeEntry, previousOf } from "../../src/cas/log/entry.ts
 import { emptyState } from "../../src/cas/log/state.ts";
 import { drawId } from "../../src/cas/format/ids.ts";
 import { Rig, RiggedFiles } from "./backup-rig.ts";
+import { SmallWorld } from "./small-world.ts";
 import { HEADER, HEADER_HASH, nextEntry } from "./log-builder.ts";
 import { ENCRYPTION, READER, STRANGER } from "./encryption-keys.ts";
 
@@ -208,6 +209,39 @@ describe("rotation", () => {
     // One of the node's share, one of the manifest.
     expect((await rotateKeys(repository, how)).rewrapped).toBe(2);
     expect(await rotateKeys(repository, how)).toEqual({ rewrapped: 0, unchanged: 2 });
+  });
+});
+
+describe("cleanup by nodes that open nothing", () => {
+  test("repacks, twice, moving frames as they are; what is left is read with the identity", async () => {
+    using world = await SmallWorld.create({ encryption: ENCRYPTION });
+    const node = await world.open();
+    const first = await world.backup(node, [1, 2, 3, 4, 5, 6]);
+    const second = await world.backup(node, [1, 2, 7, 8]);
+    await world.backup(node, [1]);
+    let repacks = 0;
+    for (const backup of [first, second]) {
+      await world.forget(node, backup);
+      for (const _ of [1, 2, 3]) repacks += (await world.cleanup(node)).repacks.length;
+    }
+    expect(repacks).toBeGreaterThan(0);
+    const seals = [...node.repository.index.packs()].flatMap(({ frames }) =>
+      frames.map(({ seal }) => seal),
+    );
+    expect(seals.every((seal) => seal !== undefined)).toBe(true);
+    expect(await world.check()).toBe(1);
+    await world.backup(node, [1, 50]);
+    expect(await world.check()).toBe(2);
+  });
+
+  test("merges segments and rebuilds an index from nothing", async () => {
+    using world = await SmallWorld.create({ encryption: ENCRYPTION });
+    const node = await world.open();
+    for (let number = 0; number < 14; number++) await world.backup(node, [number, 99]);
+    const report = await world.cleanup(node);
+    expect(report.merges.length).toBeGreaterThan(0);
+    await node.repository.rebuildIndex();
+    expect(await world.check()).toBe(14);
   });
 });
 

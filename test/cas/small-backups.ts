@@ -19,6 +19,10 @@ import type { PackUse } from "../../src/cas/format/pack-list.ts";
 import type { PackDirectory, PackKind, SealedPack } from "../../src/cas/format/pack.ts";
 import { PackBuilder } from "../../src/cas/format/pack-builder.ts";
 import { packKey } from "../../src/cas/format/pack.ts";
+import type { FrameSealing } from "../../src/cas/format/seal.ts";
+import type { RepositoryEncryption } from "../../src/cas/keys/repository-encryption.ts";
+import type { WriteSession } from "../../src/cas/keys/write-session.ts";
+import { refsOf } from "../../src/cas/write/segment-writer.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import type { TreeRoot } from "../../src/cas/format/tree.ts";
 import { readTree, TreeWriter } from "../../src/cas/format/tree.ts";
@@ -59,13 +63,21 @@ export function memoryDatabases(image?: Uint8Array): Databases {
 export async function openNode(
   site: Site,
   doors: Pick<Doors, "clock" | "random">,
-  options: { readonly node?: string; readonly image?: Uint8Array } = {},
+  options: {
+    readonly node?: string;
+    readonly image?: Uint8Array;
+    readonly encryption?: RepositoryEncryption | undefined;
+    /** Of a reader; nodes that work have none. */
+    readonly identities?: readonly string[];
+  } = {},
 ): Promise<SmallNode> {
   const catalog = Catalog.open(memoryDatabases(options.image), "/catalog");
   try {
     const node = options.node ?? "a";
-    const repository = await Repository.open({ site, catalog, doors, node });
-    return { repository, source: openSource(repository), catalog, [Symbol.dispose]: close };
+    const { encryption, identities } = options;
+    const repository = await Repository.open({ site, catalog, doors, node, encryption });
+    const source = openSource(repository, identities);
+    return { repository, source, catalog, [Symbol.dispose]: close };
   } catch (thrown) {
     close();
     throw thrown;
@@ -77,10 +89,11 @@ export async function openNode(
 }
 
 /** A source that keeps nothing, so that each read is of the site. */
-export function openSource(repository: Repository): ChunkSource {
+export function openSource(repository: Repository, identities?: readonly string[]): ChunkSource {
   const { site, index } = repository;
   const state = (): Repository["state"] => repository.state;
-  return new ChunkSource({ site, index, state, concurrency: 2, cacheBytes: 1 });
+  const opener = repository.openerFor(identities);
+  return new ChunkSource({ site, index, state, opener, concurrency: 2, cacheBytes: 1 });
 }
 
 /** The contents of a chunk. */
@@ -111,7 +124,10 @@ export async function storeSmall(
 ): Promise<SmallBackup> {
   const { random, ended, name = "small", isKept = false } = options;
   const birth = repository.state.sequence;
-  const made = makeSmall(repository, numbers, random);
+  using session = repository.beginSession();
+  const keys = session === undefined ? [] : refsOf([await session.store()]);
+  const named = keys.length === 0 ? {} : { keys };
+  const made = makeSmall(repository, numbers, { random, session });
   const rows: { pack: SegmentPack; directory: PackDirectory }[] = [];
   for (const sealed of made.sealed) {
     await repository.putObject(packKey(sealed.id, birth), sealed.bytes);
@@ -119,16 +135,17 @@ export async function storeSmall(
   }
   const segments: BackupDraft["segments"] = [];
   for (const row of rows) {
-    const { id, bytes, packs, chunks } = encodeSegment([row]);
+    const { id, bytes, packs, chunks } = encodeSegment([row], repository.sealer);
     await repository.putObject(segmentKey(id, birth), bytes);
     segments.push({ id, birth, sizeBytes: bytes.length, packs, chunks });
   }
   if (isKept && segments.length > 0) {
     const operation = options.operation ?? drawId(random);
-    await repository.commit(() => ({ kind: "keep", body: { segments } }), { operation });
+    await repository.commit(() => ({ kind: "keep", body: { segments, ...named } }), { operation });
   }
   const backup = drawId(random);
-  const manifest = new TextEncoder().encode(`manifest of ${backup}`);
+  const text = new TextEncoder().encode(`manifest of ${backup}`);
+  const manifest = repository.sealer.sealObject("manifest", text, session?.session);
   const id = toHex(sha256(manifest));
   const manifestBirth = repository.state.sequence;
   await repository.putObject(manifestKey(id, manifestBirth), manifest);
@@ -148,6 +165,7 @@ export async function storeSmall(
     lists: [{ node: "a", root: made.list }],
     listPacks: made.listPacks,
     totals: { files: 0, bytes: 0, newBytes: 0, storedBytes: 0 },
+    ...named,
   };
   return { draft, listing: made.listing, numbers };
 }
@@ -174,8 +192,14 @@ export async function readSmall(
 }
 
 /** All that is decided without waiting, so that the builders can be shared. */
-function makeSmall(repository: Repository, numbers: readonly number[], random: Random) {
+function makeSmall(
+  repository: Repository,
+  numbers: readonly number[],
+  { random, session }: { readonly random: Random; readonly session: WriteSession | undefined },
+) {
   salt = () => random.bytes(16);
+  const own = session === undefined ? undefined : sealingBuilders(session);
+  const builderOf = (kind: BuilderKind): PackBuilder => own?.[kind] ?? sharedBuilder(kind);
   const sealed: SealedPack[] = [];
   const places = new Map<string, { readonly pack: string; readonly frame: number }>();
   const known = (id: Uint8Array): { readonly pack: string; readonly frame: number } | undefined =>
@@ -188,24 +212,27 @@ function makeSmall(repository: Repository, numbers: readonly number[], random: R
     }
   };
   const waiting = new Set<string>();
-  const put = (kind: PackKind, bytes: Uint8Array): Uint8Array => {
-    const id = sha256(bytes);
+  const put = (kind: BuilderKind, bytes: Uint8Array): Uint8Array => {
+    const id = repository.sealer.chunkId(bytes);
     if (known(id) !== undefined || waiting.has(idKey(id))) return id;
     waiting.add(idKey(id));
     take(builderOf(kind).add(id, bytes));
     return id;
   };
   const used = new Set<string>();
-  const treeOf = (rows: readonly (readonly [key: string, record: Uint8Array])[]): TreeRoot => {
+  const treeOf = (
+    kind: "metadata" | "open",
+    rows: readonly (readonly [key: string, record: Uint8Array])[],
+  ): TreeRoot => {
     const store = (bytes: Uint8Array): Uint8Array => {
-      const id = put("metadata", bytes);
+      const id = put(kind, bytes);
       used.add(idKey(id));
       return id;
     };
     const tree = new TreeWriter(store, { targetSizeBytes: NODE_SIZE_BYTES });
     for (const [key, record] of rows) tree.add(key, record);
     const root = tree.finish();
-    take(builderOf("metadata").finish());
+    take(builderOf(kind).finish());
     return root;
   };
   const rows = numbers.map((number): readonly [string, Uint8Array] => {
@@ -215,7 +242,10 @@ function makeSmall(repository: Repository, numbers: readonly number[], random: R
     return [idKey(id), new Uint8Array([...id, bytes.length])];
   });
   take(builderOf("data").finish());
-  const listing = treeOf(rows.toSorted(([one], [other]) => (one < other ? -1 : 1)));
+  const listing = treeOf(
+    "metadata",
+    rows.toSorted(([one], [other]) => (one < other ? -1 : 1)),
+  );
   const uses = new Map<string, PackUse>();
   for (const key of used) {
     const place = known(Buffer.from(key, "latin1"));
@@ -228,7 +258,10 @@ function makeSmall(repository: Repository, numbers: readonly number[], random: R
   }
   used.clear();
   const sorted = [...uses.values()].toSorted((one, other) => (one.pack < other.pack ? -1 : 1));
-  const list = treeOf(sorted.map((use) => [packUseKey(use), encodePackUse(use)]));
+  const list = treeOf(
+    "open",
+    sorted.map((use) => [packUseKey(use), encodePackUse(use)]),
+  );
   const listPacks = [
     ...new Set([...used].map((key) => known(Buffer.from(key, "latin1"))?.pack ?? "")),
   ];
@@ -240,18 +273,36 @@ function frameCountOf(repository: Repository, sealed: readonly SealedPack[], pac
   return (own ?? repository.index.findPack(pack))?.frames.length ?? 0;
 }
 
-function builderOf(kind: PackKind): PackBuilder {
-  const known = BUILDERS.get(kind);
+/** `open` is for lists, which in an encrypted repository all nodes can read. */
+type BuilderKind = PackKind | "open";
+
+function sharedBuilder(kind: BuilderKind): PackBuilder {
+  const packKind = kind === "open" ? "metadata" : kind;
+  const known = BUILDERS.get(packKind);
   if (known !== undefined) return known;
-  const builder = new PackBuilder({
+  const builder = makeBuilder(packKind);
+  BUILDERS.set(packKind, builder);
+  return builder;
+}
+
+/** A session is one backup's. */
+function sealingBuilders(session: WriteSession): Readonly<Record<BuilderKind, PackBuilder>> {
+  return {
+    data: makeBuilder("data", session.sealing),
+    metadata: makeBuilder("metadata", session.sealing),
+    open: makeBuilder("metadata", session.nodeSealing),
+  };
+}
+
+function makeBuilder(kind: PackKind, sealing?: FrameSealing): PackBuilder {
+  return new PackBuilder({
     kind,
     packSizeBytes: PACK_SIZE_BYTES,
     frameSizeBytes: FRAME_SIZE_BYTES,
     compression: { level: 1 },
     salt: () => salt(),
+    sealing,
   });
-  BUILDERS.set(kind, builder);
-  return builder;
 }
 
 /** The packs that lie in a site. */

@@ -13,6 +13,8 @@ import { isPinned } from "../../src/cas/log/state.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { Site, SiteCall } from "../../src/sites/site.ts";
 import { seededRandom, StillClock } from "../sites/still-clock.ts";
+import type { RepositoryEncryption } from "../../src/cas/keys/repository-encryption.ts";
+import { ENCRYPTION, READER } from "./encryption-keys.ts";
 import type { SmallBackup, SmallNode } from "./small-backups.ts";
 import { openNode, readSmall, storeSmall } from "./small-backups.ts";
 
@@ -38,6 +40,12 @@ export class InterposedSite extends MemorySite {
   }
 }
 
+/**
+ * `ASTACUS_ENCRYPTED=1` makes all of these worlds encrypted ones: whatever the tests say of the protocol
+ * must hold there too.
+ */
+const IS_ENCRYPTED = process.env["ASTACUS_ENCRYPTED"] === "1";
+
 /** A site, a clock, a node. */
 export class SmallWorld implements Disposable {
   readonly site = new MemorySite();
@@ -45,17 +53,27 @@ export class SmallWorld implements Disposable {
   readonly random = seededRandom(1);
   readonly backups = new Map<string, SmallBackup>();
   readonly #nodes: SmallNode[] = [];
+  /** What its nodes have, if it is an encrypted one. */
+  readonly encryption: RepositoryEncryption | undefined;
 
-  static async create(): Promise<SmallWorld> {
-    const world = new SmallWorld();
+  private constructor(encryption: RepositoryEncryption | undefined) {
+    this.encryption = encryption;
+  }
+
+  static async create(
+    options: { readonly encryption?: RepositoryEncryption | undefined } = {},
+  ): Promise<SmallWorld> {
+    const world = new SmallWorld(options.encryption ?? (IS_ENCRYPTED ? ENCRYPTION : undefined));
     const chunker = { rule: "astacus-cdc-1", averageSizeBytes: 262_144 } as const;
-    await Repository.init(world.site, { doors: world, chunker });
+    const keys = world.encryption?.keys;
+    await Repository.init(world.site, { doors: world, chunker, keys });
     return world;
   }
 
   /** A node with a catalog of its own. */
   async open(site: Site = this.site): Promise<SmallNode> {
-    const node = await openNode(site, this, { node: `n${this.#nodes.length}` });
+    const encryption = this.encryption;
+    const node = await openNode(site, this, { node: `n${this.#nodes.length}`, encryption });
     this.#nodes.push(node);
     return node;
   }
@@ -104,7 +122,9 @@ export class SmallWorld implements Disposable {
 
   /** Reads every backup that is listed or pinned through a node that has seen nothing. */
   async check(): Promise<number> {
-    using fresh = await openNode(this.site, this, { node: "fresh" });
+    const encryption = this.encryption;
+    const keys = encryption === undefined ? {} : { encryption, identities: [READER.identity] };
+    using fresh = await openNode(this.site, this, { node: "fresh", ...keys });
     const { state } = fresh.repository;
     let count = 0;
     for (const record of state.backups.values()) {
