@@ -23,7 +23,7 @@ import { ReadFaults } from "./read-faults.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
 import type { FoundSite, SiteRole } from "./site-roles.ts";
 import { bestOf, planRoles } from "./site-roles.ts";
-import { SiteSources } from "./site-sources.ts";
+import { SiteSources, slowMsWith } from "./site-sources.ts";
 import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite, Readable, SeenSite, SitesNow, SiteView } from "./site-views.ts";
 import { byFreshness, nextToRead, viewSites } from "./site-views.ts";
@@ -62,8 +62,6 @@ export type SiteSetOptions = {
 const LOOK_TIMEOUT_MS = 5_000;
 /** A site that did not answer is not asked again for a list within this time. */
 const FAILURE_KEPT_MS = 15_000;
-/** A site that is held to a bandwidth is slow because we are. */
-const LIMITED_SLOW_MS = 10 * 60_000;
 /** How old the last look may be that tells where to read on, and what is there. */
 const NEXT_LOOK_MS = 1_000;
 
@@ -106,8 +104,7 @@ export class SiteSet implements AsyncDisposable {
       ...(decode === undefined ? {} : { decode }),
       identities: encryption?.identities,
       faults: this.faults,
-      slowMsOf: (name) =>
-        this.#mustGetSlot(name).configured.limits === undefined ? undefined : LIMITED_SLOW_MS,
+      slowMsOf: (name) => slowMsWith(this.#mustGetSlot(name).configured.limits),
       next: this.#slots.length === 1 ? undefined : async (used) => nextToRead(await looked(), used),
     });
   }

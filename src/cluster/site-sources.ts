@@ -14,6 +14,7 @@ import { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { FrameOpener } from "../cas/keys/frame-opener.ts";
 import { Failover, mayBeElsewhere } from "../cas/read/failover.ts";
 import type { ReadFaultKind } from "../cas/read/failover.ts";
+import type { SiteLimits } from "../sites/limited-site.ts";
 import type { ReadFaults } from "./read-faults.ts";
 
 /** A site that can be read. */
@@ -50,6 +51,14 @@ export type SiteSourcesOptions = {
 
 /** Bytes of decoded frames that one chunk source keeps. */
 const SOURCE_CACHE_BYTES = 16 * 1024 * 1024;
+
+/** A site that is held to a bandwidth is slow because we are. */
+const LIMITED_SLOW_MS = 10 * 60_000;
+
+/** How long a read may take at a site with these limits; undefined for as long as anywhere. */
+export function slowMsWith(limits: SiteLimits | undefined): number | undefined {
+  return limits === undefined ? undefined : LIMITED_SLOW_MS;
+}
 
 /** Opens sources over the sites of a node. */
 export class SiteSources {
