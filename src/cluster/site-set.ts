@@ -27,7 +27,7 @@ import { SiteSources, slowMsWith } from "./site-sources.ts";
 import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite, Readable, SeenSite, SitesNow, SiteView } from "./site-views.ts";
 import { byFreshness, nextToRead, viewSites } from "./site-views.ts";
-import { within } from "./within.ts";
+import { raceAbort, within } from "./within.ts";
 
 /** A site that the configuration names. */
 export type ConfiguredSite = {
@@ -228,6 +228,9 @@ export class SiteSet implements AsyncDisposable {
   async roles(signal?: AbortSignal): Promise<SitesNow> {
     const now = await this.look(signal);
     if (this.#slots.length === 1 && now.roles === undefined) return now;
+    // Nobody but the primary of the configuration may be the first one, however long it is away.
+    const primary = now.sites.find(({ role }) => role === "primary");
+    if (now.roles === undefined && primary?.open === undefined) return now;
     const planned = planRoles(now.roles, this.#found());
     const body = planned ?? (now.roles === undefined ? undefined : bodyOf(now.roles));
     if (body === undefined || !(await this.enterRoles(body, signal))) return now;
@@ -481,15 +484,4 @@ function bodyOf({ epoch, primary, sites, reason }: Roles): EntryBodies["role"] {
 function nameIn(roles: Roles | undefined, id: string): string | undefined {
   const row = roles?.sites.find(({ site }) => site === id);
   return row === undefined ? undefined : `${row.name} (${row.location})`;
-}
-
-/** The promise, or the signal's reason, whichever is first. */
-function raceAbort<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise<T>((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason as Error);
-    const onAbort = (): void => reject(signal.reason as Error);
-    signal.addEventListener("abort", onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }

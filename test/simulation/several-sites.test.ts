@@ -86,6 +86,27 @@ describe("when the primary is gone", () => {
     expect(restored.state).toBe("done");
   });
 
+  test("before anybody has spoken, no mirror takes its place by itself", async () => {
+    const cluster = await open(["east", "west"]);
+    cluster.store.isDown = true;
+    const record = await run(cluster, (node) => node.member.startBackup({ name: "one" }));
+    expect(record).toMatchObject({ state: "failed", error: { kind: "unavailable" } });
+    cluster.store.isDown = false;
+    await cluster.clock.pass(60_000);
+    expect((await backUp(cluster, "two")).mirrors).toMatchObject([
+      { site: "east", state: "acknowledged" },
+      { site: "west", state: "acknowledged" },
+    ]);
+    const { sites } = await cluster.clock.run(
+      cluster.nodes[0]!.member.status(new AbortController().signal),
+    );
+    expect(sites?.map(({ name, role }) => [name, role])).toEqual([
+      ["store", "primary"],
+      ["east", "mirror"],
+      ["west", "mirror"],
+    ]);
+  });
+
   test("a node that starts then serves the mirror", async () => {
     const cluster = await open(["east"]);
     await backUp(cluster, "one");
