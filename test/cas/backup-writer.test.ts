@@ -4,10 +4,12 @@ import * as fs from "node:fs";
 import { join } from "node:path";
 import { realDatabases } from "../../src/base/databases.ts";
 import { realFileSystem } from "../../src/base/file-system.ts";
+import { realRandom } from "../../src/base/random.ts";
 import { Catalog } from "../../src/cas/catalog/catalog.ts";
+import { drawId } from "../../src/cas/format/ids.ts";
 import type { VolumeSource } from "../../src/cas/write/volume-source.ts";
 import { walkVolume } from "../../src/cas/write/walk.ts";
-import { Rig, RiggedFiles } from "./backup-rig.ts";
+import { commit, openSource, Rig, RiggedFiles } from "./backup-rig.ts";
 import { noise } from "./noise.ts";
 
 const appendOnly: Partial<VolumeSource> = { nature: () => "append-only" };
@@ -64,6 +66,40 @@ test("an unchanged volume is not read, and sends nothing of its files", async ()
   // The manifest and the entry.
   expect(rig.site.requests.put - requests.put).toBe(2);
   await expectSame(rig, second.stored.volumes[0]!.listing);
+});
+
+test("nodes with equal folders find their own lists again", async () => {
+  await using one = await Rig.open();
+  await using other = await Rig.open({ site: one.site, node: "b" });
+  for (const rig of [one, other]) {
+    rig.write("kept/a", "the same on both\n".repeat(100));
+    fs.utimesSync(join(rig.root, "kept/a"), 1_700_000_000, 1_700_000_000);
+    fs.utimesSync(join(rig.root, "kept"), 1_700_000_000, 1_700_000_000);
+  }
+  const operation = drawId(realRandom);
+  const shares = [];
+  for (const rig of [one, other]) {
+    shares.push({ rig, ...(await rig.store(await rig.openRepository(), { operation })) });
+  }
+  const repository = await one.openRepository();
+  const id = drawId(realRandom);
+  await commit(repository, openSource(repository), {
+    id,
+    operation,
+    complete: true,
+    nodes: shares.map(({ rig, stored }) => ({ node: rig.node, stored })),
+  });
+  for (const { rig, backup } of shares) {
+    await rig.openRepository();
+    backup.committed(id);
+    backup[Symbol.dispose]();
+  }
+  expect(shares[0]?.stored.volumes[0]?.listing).toEqual(shares[1]!.stored.volumes[0]!.listing);
+  for (const { rig, stored } of shares) {
+    const second = await rig.backup();
+    expect(second.stored.totals.storedBytes).toBe(0);
+    expect(second.stored.list).toEqual(stored.list);
+  }
 });
 
 test("links that come and go between backups change nothing where ctime does not count", async () => {

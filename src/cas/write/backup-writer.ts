@@ -123,6 +123,8 @@ export class NodeBackup implements Disposable {
   readonly #volumes: StoredVolume[] = [];
   readonly #number: number;
   readonly #plannedAt: number;
+  /** Nodes of listings that lie in several packs, as when two nodes have equal folders. */
+  readonly #manifold: FoundPlace[] = [];
   /** Packs that hold the list; undefined before the list is written. */
   #listPacks: Set<string> | undefined;
   #isBegun = false;
@@ -262,6 +264,7 @@ export class NodeBackup implements Disposable {
       frameCountOf: (pack) => this.#lookup.frameCountOf(pack),
       signal,
     });
+    this.#chooseNodes();
     const listPacks = new Set<string>();
     this.#listPacks = listPacks;
     const list = await writeNodeList(
@@ -331,7 +334,17 @@ export class NodeBackup implements Disposable {
   /** Nodes of the list cannot stand in it: their packs are named beside it. */
   #useNode(place: FoundPlace): void {
     if (this.#listPacks !== undefined) this.#listPacks.add(place.pack);
+    else if (place.others !== undefined) this.#manifold.push(place);
     else this.#uses.addFrame(place.pack, place.frame, place.frameCount);
+  }
+
+  /** Of several places the one in a pack that is used anyway: so an unchanged list stays the same. */
+  #chooseNodes(): void {
+    for (const place of this.#manifold.splice(0)) {
+      const all = [place, ...(place.others ?? [])];
+      const { pack, frame, frameCount } = all.find((one) => this.#uses.has(one.pack)) ?? place;
+      this.#uses.addFrame(pack, frame, frameCount);
+    }
   }
 
   #putListNode(bytes: Uint8Array): Uint8Array {

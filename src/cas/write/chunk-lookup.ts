@@ -18,6 +18,8 @@ export type FoundPlace = {
   readonly birth: number;
   readonly frame: number;
   readonly frameCount: () => number;
+  /** Other live packs of the log that hold it as well, if there are any. */
+  readonly others?: readonly FoundPlace[];
 };
 
 /** Where the chunks of one operation are looked up. */
@@ -56,13 +58,16 @@ export class ChunkLookup {
     if (!this.mayFind(id)) return undefined;
     const state = this.#state();
     let retired: FoundPlace | undefined;
+    const live: FoundPlace[] = [];
     for (const { pack, birth, frame, seal } of this.#index.find(id)) {
       if (isDeletedPack(state, pack, birth)) continue;
       if (how.isOpen === true && seal?.origin.session !== undefined) continue;
       const found = { pack, birth, frame, frameCount: () => this.frameCountOf(pack) };
-      if (!state.retired.has(pack)) return found;
-      retired = found;
+      if (state.retired.has(pack)) retired = found;
+      else live.push(found);
     }
+    const [best, ...others] = live;
+    if (best !== undefined) return others.length === 0 ? best : { ...best, others };
     if (retired !== undefined) return retired;
     const place = this.#journal.find(id, how);
     if (place === undefined || place.birth <= state.floor) return undefined;

@@ -55,6 +55,16 @@ export class UseTable implements Disposable {
     if (this.#recent.size > this.#memoryPackCountMax) this.#spill();
   }
 
+  /** True if something of the pack is used. */
+  has(pack: string): boolean {
+    if (this.#recent.has(pack)) return true;
+    if (!this.#isSpilled) return false;
+    const select = this.#database.query<object, [string]>(
+      "SELECT 1 FROM temp.pack_use WHERE pack = ?",
+    );
+    return select.get(pack) !== null;
+  }
+
   /** All uses, ascending by pack; nothing is added meanwhile. */
   *list(): Generator<PackUse> {
     if (!this.#isSpilled) {
