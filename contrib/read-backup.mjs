@@ -445,8 +445,8 @@ function logKey(sequence) {
 function readLog(site) {
   const headerBytes = site.mustGet("astacus-repository");
   const header = parseJson(headerBytes, "astacus-repository");
-  if (header.format !== "astacus" || header.version !== 0) {
-    throw new Damage("astacus-repository: is not of format version 0");
+  if (header.format !== "astacus" || header.version !== 1) {
+    throw new Damage("astacus-repository: is not of format version 1");
   }
   if (header.hash !== "sha256") throw new Damage(`hash ${header.hash} is not known here`);
   if (header.encryption === null) vault = undefined;
@@ -474,7 +474,7 @@ function readLog(site) {
     if (bytes === undefined) break;
     const outer = parseJson(bytes, logKey(sequence));
     const entry = vault === undefined ? outer : openEntry(outer, logKey(sequence));
-    if (entry.v !== 0 || entry.sequence !== sequence || entry.previous !== previous) {
+    if (entry.v !== 1 || entry.sequence !== sequence || entry.previous !== previous) {
       throw new Damage(`${logKey(sequence)}: does not follow the entry before it`);
     }
     if (sequence === 1 && (entry.kind !== "note" || entry.body.header !== sha256(headerBytes))) {
@@ -954,7 +954,7 @@ function readManifest(site, backup) {
   const stored = site.mustGetHashed(key, id);
   const packed = vault === undefined ? stored : openManifest(site, stored, key);
   const manifest = parseJson(unzstd(packed, JSON_SIZE_MAX, key), key);
-  if (manifest.v !== 0 || manifest.backup !== backup.backup) {
+  if (manifest.v !== 1 || manifest.backup !== backup.backup) {
     throw new Damage(`${key}: is the manifest of another backup`);
   }
   return manifest;

@@ -4,6 +4,7 @@
  * if in addition every file of every share could be read. A complete one may be degraded: all data is
  * there, and fewer copies of it than there should be.
  */
+import { FORMAT_VERSION } from "../cas/format/header.ts";
 import { textFromPath } from "../base/path.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import { MANIFEST_PROBLEM_COUNT_MAX } from "../cas/format/manifest.ts";
@@ -51,7 +52,7 @@ export function manifestOf(facts: BackupFacts): Manifest {
   const counted = shares.reduce((sum, share) => sum + share.problemCount, 0);
   const complete = judged.complete && shares.every(isWhole);
   return {
-    v: 0,
+    v: FORMAT_VERSION,
     backup: facts.id,
     name: facts.name,
     cluster: facts.cluster,

@@ -161,7 +161,7 @@ describe("committing", () => {
     const repository = await world.open();
     await commitDraft(repository, { kind: "backup", body: backupBody("b", 1) });
     const known = encodeEntry(nextEntry(repository.state, NOTE));
-    const value = { ...JSON.parse(new TextDecoder().decode(known)), kind: "closed", body: {} };
+    const value = { ...JSON.parse(new TextDecoder().decode(known)), kind: "ship", body: {} };
     world.site.objects.set(logKey(3), new TextEncoder().encode(JSON.stringify(value)));
     const error = await rejectionOf(commitDraft(repository, NOTE));
     expect(error.kind).toBe("refused");

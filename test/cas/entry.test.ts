@@ -108,7 +108,7 @@ describe("an entry", () => {
   });
 
   test("of a newer version is refused, with the advice to upgrade", () => {
-    const entry = { ...nextEntry(EMPTY, { kind: "note", body: { text: "" } }), v: 1 };
+    const entry = { ...nextEntry(EMPTY, { kind: "note", body: { text: "" } }), v: 2 };
     const error = errorOf(() => decodeEntry(jsonBytes(entry), 1));
     expect(error.kind).toBe("refused");
     expect(error.guidance).toContain("Upgrade");

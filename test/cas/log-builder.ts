@@ -2,6 +2,7 @@
  * Builds logs for tests: entries with a right chain and plausible bodies, from short names. An id is
  * the name's hash, so that a test can name the same thing twice.
  */
+import { FORMAT_VERSION } from "../../src/cas/format/header.ts";
 import { sha256Hex } from "../../src/base/hex.ts";
 import { decodeEntry, encodeEntry, entryHash } from "../../src/cas/log/entry.ts";
 import type { BackupBody, EntryDraft, EntryEnvelope, KnownEntry } from "../../src/cas/log/entry.ts";
@@ -24,7 +25,7 @@ export function idOf(name: string): string {
 
 export const HEADER: RepositoryHeader = {
   format: "astacus",
-  version: 0,
+  version: FORMAT_VERSION,
   repository: idOf("repository"),
   site: idOf("site"),
   created: "2026-11-22T18:00:00.000Z",
@@ -75,7 +76,7 @@ export function nextEntry(
   const births = newBirths(state, draft);
   const { kind, body } = draft;
   return {
-    v: 0,
+    v: FORMAT_VERSION,
     sequence: state.sequence + 1,
     previous: state.entryHash,
     id: idOf(`entry ${state.sequence + 1}`),
@@ -83,8 +84,8 @@ export function nextEntry(
     time: "2026-11-22T18:00:00.000Z",
     writer: { node: "a", version: "0.1.0" },
     critical: true,
-    reader: 0,
-    committer: 0,
+    reader: FORMAT_VERSION,
+    committer: FORMAT_VERSION,
     checkpoint: null,
     births: births.length === 0 ? null : [Math.min(...births), Math.max(...births)],
     kind,

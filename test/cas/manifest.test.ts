@@ -1,4 +1,5 @@
 /** Manifests: what is written comes back, and what is not a manifest is refused. */
+import { FORMAT_VERSION } from "../../src/cas/format/header.ts";
 import { expect, test } from "bun:test";
 import { sha256Hex } from "../../src/base/hex.ts";
 import { decodeManifest, encodeManifest, readManifest } from "../../src/cas/format/manifest.ts";
@@ -9,7 +10,7 @@ import { MemorySite } from "../../src/sites/memory-site.ts";
 const root = { id: "ab".repeat(32), length: 10, count: 1 };
 const totals = { files: 1, bytes: 2, newBytes: 3, storedBytes: 4 };
 const manifest: Manifest = {
-  v: 0,
+  v: FORMAT_VERSION,
   backup: "01".repeat(16),
   name: "2026-11-22T18:00:00Z",
   cluster: "c",
@@ -54,12 +55,12 @@ test("bytes that do not have the hash of the name are refused", () => {
 
 test("an unknown key is refused even if the hash is right", () => {
   const { id, bytes } = encodeText(JSON.stringify({ ...manifest, later: 1 }));
-  expect(() => decodeManifest(bytes, id)).toThrow("not a manifest of version 0");
+  expect(() => decodeManifest(bytes, id)).toThrow("not a manifest of version 1");
 });
 
 test("what is no JSON is refused even if the hash is right", () => {
   const { id, bytes } = encodeText("{");
-  expect(() => decodeManifest(bytes, id)).toThrow("not a manifest of version 0");
+  expect(() => decodeManifest(bytes, id)).toThrow("not a manifest of version 1");
 });
 
 test("a manifest is read by what the entry names, and must be of that backup", async () => {

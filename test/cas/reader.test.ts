@@ -2,6 +2,7 @@
  * The independent reader of contrib/ and our own restore, on the same sites: both give back what was
  * backed up, so the format page, the writer and the two readers agree.
  */
+import { FORMAT_VERSION } from "../../src/cas/format/header.ts";
 import { describe, expect, test } from "bun:test";
 import * as fs from "node:fs";
 import { dirname, join } from "node:path";
@@ -85,7 +86,7 @@ async function backUp(rig: Rig, name: string): Promise<void> {
     totals,
   };
   const more = { state: {}, nodes: [node], problems: [], problemCount: 0 };
-  const manifest = encodeManifest({ v: 0, ...common, ...more });
+  const manifest = encodeManifest({ v: FORMAT_VERSION, ...common, ...more });
   const birth = repository.state.sequence;
   await repository.putObject(manifestKey(manifest.id, birth), manifest.bytes);
   await commitBackup(

@@ -3,6 +3,7 @@
  * and tree nodes are tiny, so that a few KiB have every kind of object and tree. What the site holds
  * already is not sent again, as in a real backup.
  */
+import { FORMAT_VERSION } from "../../src/cas/format/header.ts";
 import { Database } from "bun:sqlite";
 import type { Databases } from "../../src/base/doors.ts";
 import { toHex } from "../../src/base/hex.ts";
@@ -192,7 +193,7 @@ export class RepositoryBuilder implements Disposable {
     }
     const { segments, listPacks } = await store.send(birth);
     const manifest: Manifest = {
-      v: 0,
+      v: FORMAT_VERSION,
       backup: toHex(this.#random.bytes(16)),
       name,
       cluster: "test",

@@ -30,11 +30,21 @@ describe("opening", () => {
   test("a header of a newer version is refused, with the advice to upgrade", async () => {
     using world = await World.create();
     const header = JSON.parse(new TextDecoder().decode(world.site.objects.get(HEADER_KEY)));
-    const newer = { ...header, version: 1, anything: "else" };
+    const newer = { ...header, version: 2, anything: "else" };
     world.site.objects.set(HEADER_KEY, new TextEncoder().encode(JSON.stringify(newer)));
     const error = await rejectionOf(world.open());
     expect(error.kind).toBe("refused");
     expect(error.guidance).toContain("Upgrade");
+  });
+
+  test("a header from before the first release is refused, and not called damaged", async () => {
+    using world = await World.create();
+    const header = JSON.parse(new TextDecoder().decode(world.site.objects.get(HEADER_KEY)));
+    const older = { ...header, version: 0 };
+    world.site.objects.set(HEADER_KEY, new TextEncoder().encode(JSON.stringify(older)));
+    const error = await rejectionOf(world.open());
+    expect(error.kind).toBe("refused");
+    expect(error.guidance).toContain("new repository");
   });
 
   test("a header that entry 1 does not know is damage", async () => {

@@ -1,4 +1,5 @@
 /** The state machine: every void rule, what each kind does, and one history for all replayers. */
+import { FORMAT_VERSION } from "../../src/cas/format/header.ts";
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AppError } from "../../src/base/error.ts";
@@ -276,13 +277,13 @@ describe("an entry", () => {
     const log = new LogBuilder();
     log.pushBytes(unknownEntry(log.state, { critical: false }));
     expect(log.state.blocked).toBeUndefined();
-    log.pushBytes(unknownEntry(log.state, { critical: false, committer: 1 }));
+    log.pushBytes(unknownEntry(log.state, { critical: false, committer: FORMAT_VERSION + 1 }));
     expect(log.state.blocked).toBeDefined();
   });
 
   test("that only a newer reader may read is refused", () => {
     const log = new LogBuilder();
-    const bytes = unknownEntry(log.state, { critical: true, reader: 1 });
+    const bytes = unknownEntry(log.state, { critical: true, reader: FORMAT_VERSION + 1 });
     expect(kindOf(() => log.pushBytes(bytes))).toBe("refused");
   });
 });

@@ -12,7 +12,7 @@ import { hashSchema, randomIdSchema } from "./ids.ts";
 export const HEADER_KEY = "astacus-repository";
 
 /** The version of the format that this code reads and writes. */
-export const FORMAT_VERSION = 0;
+export const FORMAT_VERSION = 1;
 
 /** How contents are cut into chunks. */
 export const chunkerSchema = z.strictObject({
@@ -26,7 +26,7 @@ export const encryptionSchema = z.strictObject({
   nodeKeys: hashSchema,
 });
 
-/** A header of version 0. */
+/** A header of this version. */
 export const headerSchema = z.strictObject({
   format: z.literal("astacus"),
   version: z.literal(FORMAT_VERSION),
@@ -65,6 +65,14 @@ export function decodeHeader(bytes: Uint8Array, where: string): RepositoryHeader
     throw new AppError("refused", `${message}; this Astacus reads version ${FORMAT_VERSION}.`, {
       guidance: "Upgrade Astacus on this node.",
       context: { where, version: version.data.version },
+    });
+  }
+  if (version.success && version.data.version === 0) {
+    throw new AppError("refused", `The repository at ${where} was made before the first release.`, {
+      guidance:
+        "Its format was not final, and nothing reads it any more: make a new repository with " +
+        "`astacus site init` at another place.",
+      context: { where, version: 0 },
     });
   }
   const header = headerSchema.safeParse(value);

@@ -2,6 +2,7 @@
  * Manifests: what one backup is, for people and for restores (docs/format.md section 8). A manifest
  * names trees, never packs, and is the same on every site; its id is the hash of its stored bytes.
  */
+import { FORMAT_VERSION } from "./header.ts";
 import { z } from "zod";
 import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
@@ -62,7 +63,7 @@ export const manifestProblemSchema = z.strictObject({
 
 /** A whole manifest. */
 export const manifestSchema = z.strictObject({
-  v: z.literal(0),
+  v: z.literal(FORMAT_VERSION),
   backup: randomIdSchema,
   name: nameSchema,
   cluster: nameSchema,
@@ -129,7 +130,7 @@ export function decodeManifest(
   const result = manifestSchema.safeParse(parseJson(plain));
   if (result.success) return result.data;
   const why = z.prettifyError(result.error).slice(0, 500);
-  throw damagedError(what, `is not a manifest of version 0: ${why}`, { id });
+  throw damagedError(what, `is not a manifest of version ${FORMAT_VERSION}: ${why}`, { id });
 }
 
 /**

@@ -3,6 +3,7 @@
  * not read the log from its beginning. Encoding is canonical: equal states of one log give equal
  * bytes, whoever replayed them and from where. A checkpoint counts once an entry names its hash.
  */
+import { FORMAT_VERSION } from "../format/header.ts";
 import { z } from "zod";
 import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
@@ -89,7 +90,7 @@ const stateSchema = z.strictObject({
 });
 
 const checkpointSchema = z.strictObject({
-  v: z.literal(0),
+  v: z.literal(FORMAT_VERSION),
   sequence,
   entryHash: hashSchema,
   state: stateSchema,
@@ -107,7 +108,7 @@ export function encodeCheckpoint(
   readonly hash: string;
 } {
   const json = JSON.stringify({
-    v: 0,
+    v: FORMAT_VERSION,
     sequence: state.sequence,
     entryHash: state.entryHash,
     state: stateToJson(state),

@@ -4,6 +4,7 @@
  * by the caller; what cannot be seen is AppError `unavailable` with `context.outcome = "unknown"`,
  * and the journaled bytes settle it later.
  */
+import { FORMAT_VERSION } from "../format/header.ts";
 import type { Clock, Random } from "../../base/doors.ts";
 import { AppError, toAppError } from "../../base/error.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
@@ -52,7 +53,7 @@ export function prepareEntry(
   const checkpoint = newerCheckpoint(state.checkpoint, context.checkpoint);
   // Body and kind come from one draft, which the type system cannot follow through the spread.
   const entry = {
-    v: 0,
+    v: FORMAT_VERSION,
     sequence,
     previous: state.entryHash,
     id: drawId(context.random),
@@ -61,8 +62,8 @@ export function prepareEntry(
     writer: context.writer,
     kind: draft.kind,
     critical: draft.kind !== "note",
-    reader: 0,
-    committer: 0,
+    reader: FORMAT_VERSION,
+    committer: FORMAT_VERSION,
     checkpoint: checkpoint ?? null,
     births: context.births === null ? null : [...context.births],
     body: draft.body,

@@ -184,7 +184,7 @@ export type BackupBody = EntryBodies["backup"];
 export const ENTRY_KINDS = Object.keys(BODY_SCHEMAS).filter(isEntryKind);
 
 const envelopeSchema = z.strictObject({
-  v: z.literal(0),
+  v: z.literal(FORMAT_VERSION),
   sequence: sequenceSchema,
   previous: hashSchema,
   id: randomIdSchema,
@@ -201,14 +201,14 @@ const envelopeSchema = z.strictObject({
 });
 
 const placeSchema = z.looseObject({
-  v: z.literal(0),
+  v: z.literal(FORMAT_VERSION),
   sequence: sequenceSchema,
   previous: hashSchema,
 });
 
 /** An entry of an encrypted repository, as everybody sees it. */
 const sealedEntrySchema = z.strictObject({
-  v: z.literal(0),
+  v: z.literal(FORMAT_VERSION),
   sequence: sequenceSchema,
   previous: hashSchema,
   sealed: z.base64(),
