@@ -6,9 +6,11 @@
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { Seeded } from "../bench/seeded.ts";
+import { forEachConcurrent } from "../src/base/semaphore.ts";
+import type { OperationRecord } from "../src/cluster/operations.ts";
 import { ProcessCluster } from "./scenario-cluster.ts";
 import { compareTrees, recordTree } from "./tree-comparison.ts";
-import type { TreeRecord } from "./tree-comparison.ts";
+import type { KnownHashes, TreeRecord } from "./tree-comparison.ts";
 
 /** A site that runs. */
 export type SitePlace = {
@@ -27,6 +29,8 @@ export type MigrationScenarioOptions = {
   readonly sizeBytes: number;
   readonly backups: number;
   readonly kills: number;
+  /** Backups that are restored whole; of the others comes back what each has added. All by default. */
+  readonly restores?: number;
   readonly seed: string;
   readonly say?: (text: string) => void;
 };
@@ -44,13 +48,17 @@ export type Hop = {
   readonly bytes: number;
   /** Of the last try. */
   readonly requests: string;
+  /** What it took to prove the former site's packs elsewhere, and to retire it. */
+  readonly retireSeconds: number;
 };
 
 /** What came of it. */
 export type MigrationScenarioResult = {
   readonly hops: readonly Hop[];
   readonly lastSite: string;
-  readonly restored: number;
+  readonly backupsListed: number;
+  /** Of them; of the rest what each has added was restored. */
+  readonly restoredWhole: number;
   readonly comparedEntries: number;
   /** What is not as it was; empty if all is well. */
   readonly differences: readonly string[];
@@ -64,6 +72,7 @@ type Run = {
   readonly random: Seeded;
   /** By round, which is the beginning of a backup's name. */
   readonly wanted: Map<string, Trees>;
+  readonly known: KnownHashes;
   round: number;
   killsLeft: number;
 };
@@ -74,8 +83,11 @@ type Site = { readonly site: string; readonly requests: Readonly<Record<string, 
 const FIRST_SHARE = 0.6;
 const TRIES_MAX = 30;
 const BETWEEN_BACKUPS_MS = 2_000;
-/** What a migration writes over a slow loopback in a second, for the moments of kills. */
-const BYTES_PER_MS = 20_000;
+/** How many of them fit into a migration, at some 20 MB/s. */
+const BYTES_PER_MS_BETWEEN = 200_000;
+const RESTORES_AT_ONCE = 2;
+/** More often than packs arrive. */
+const POLL_MS = 20;
 
 /** Runs it all; throws where a command fails for good, and reports differences. */
 export async function runMigrations(
@@ -100,6 +112,7 @@ export async function runMigrations(
     cluster,
     random: new Seeded(options.seed),
     wanted: new Map(),
+    known: new Map(),
     round: 0,
     killsLeft: options.kills,
   };
@@ -111,12 +124,17 @@ export async function runMigrations(
     const from = places[index - 1];
     if (from === undefined) continue;
     const hopsLeft = places.length - index;
-    hops.push(await migrate(run, { from, to, kills: Math.ceil(run.killsLeft / hopsLeft) }));
-    say(`${from.name} (${from.kind}) → ${to.name} (${to.kind}): ${JSON.stringify(hops.at(-1))}`);
+    const hop = await migrate(run, { from, to, kills: Math.ceil(run.killsLeft / hopsLeft) });
+    const retireMs = performance.now();
     must(await cluster.cli(["site", "retire", from.name, "--yes"]), `site retire ${from.name}`);
+    hops.push({ ...hop, retireSeconds: (performance.now() - retireMs) / 1000 });
+    say(`${from.name} (${from.kind}) → ${to.name} (${to.kind}): ${JSON.stringify(hops.at(-1))}`);
     await configure(run, [to]);
   }
-  return { hops, lastSite: places.at(-1)!.name, ...(await restoreAll(run, places.at(-1)!)) };
+  const restoreMs = performance.now();
+  const restored = await restoreAll(run, places.at(-1)!);
+  say(`restored and compared in ${((performance.now() - restoreMs) / 1000).toFixed(1)} s`);
+  return { hops, lastSite: places.at(-1)!.name, ...restored };
 }
 
 /** Makes a backup of what the nodes hold after a change; its name begins with its round. */
@@ -138,7 +156,7 @@ function change(run: Run): string {
   const trees = new Map<string, TreeRecord>();
   for (const name of cluster.names) {
     grow(cluster.root(name), round, Math.floor(bytes / cluster.names.length), random);
-    trees.set(name, recordTree(cluster.root(name)).record);
+    trees.set(name, recordTree(cluster.root(name), run.known).record);
   }
   wanted.set(round, trees);
   return round;
@@ -165,8 +183,8 @@ function grow(root: string, round: string, bytes: number, random: Seeded): void 
 async function migrate(
   run: Run,
   how: { readonly from: SitePlace; readonly to: SitePlace; readonly kills: number },
-): Promise<Hop> {
-  const { cluster, options } = run;
+): Promise<Omit<Hop, "retireSeconds">> {
+  const { cluster } = run;
   const { from, to, kills } = how;
   await configure(run, [from, to]);
   must(await cluster.run(["site", "init", to.name, "-c", cluster.config]), `site init ${to.name}`);
@@ -176,7 +194,6 @@ async function migrate(
   const stopped = new AbortController();
   const backing = backUpMeanwhile(run, stopped.signal);
   const hop = { tries: 0, kills: 0, bytes: plan.bytes };
-  const usualMs = 500 + options.sizeBytes / BYTES_PER_MS;
   let requests = "";
   try {
     for (;;) {
@@ -184,17 +201,14 @@ async function migrate(
       if (hop.tries > TRIES_MAX) throw new Error(`migrate failed in ${TRIES_MAX} tries`);
       const coordinator = draw(run.random, cluster.names);
       const command = cluster.spawn([...args, "-u", cluster.url(coordinator)]);
-      if (hop.kills < kills) {
-        const pause = Bun.sleep(200 + (run.random.uint32() % Math.ceil(usualMs)));
-        if ((await Promise.race([command.end, pause])) === undefined) {
-          // Mostly the coordinator, sometimes one that only copies.
-          const victim = hop.kills % 3 === 2 ? draw(run.random, cluster.names) : coordinator;
-          await cluster.kill(victim);
-          cluster.start(victim);
-          await cluster.untilReady(victim);
-          hop.kills += 1;
-          run.killsLeft -= 1;
-        }
+      if (hop.kills < kills && (await untilCopied(run, coordinator, command))) {
+        // Mostly the coordinator, sometimes one that only copies.
+        const victim = hop.kills % 3 === 2 ? draw(run.random, cluster.names) : coordinator;
+        await cluster.kill(victim);
+        cluster.start(victim);
+        await cluster.untilReady(victim);
+        hop.kills += 1;
+        run.killsLeft -= 1;
       }
       const end = await command.end;
       if (end.code !== 0) continue;
@@ -210,9 +224,31 @@ async function migrate(
   return { from: from.kind, to: to.kind, seconds, backupsMeanwhile, requests, ...hop };
 }
 
+/** Waits until a share of what is to be copied is there, which is drawn; false if it ended before. */
+async function untilCopied(
+  { cluster, random }: Run,
+  coordinator: string,
+  command: { readonly end: Promise<unknown> },
+): Promise<boolean> {
+  const share = random.below(1000) / 1000;
+  const ended = new AbortController();
+  void command.end.then(() => ended.abort());
+  while (!ended.signal.aborted) {
+    const path = "/v1/operations?kind=migrate&limit=1";
+    const { operations } = await cluster.get<{ operations: OperationRecord[] }>(path, coordinator);
+    const [newest] = operations;
+    if (newest !== undefined && newest.ended === undefined) {
+      const { bytes = 0, bytesTotal } = newest.progress ?? {};
+      if (bytesTotal !== undefined && bytes >= share * bytesTotal) return !ended.signal.aborted;
+    }
+    await Bun.sleep(POLL_MS);
+  }
+  return false;
+}
+
 /** Backups through any server, until it is told to stop; what a kill has hit is made again. */
 async function backUpMeanwhile(run: Run, stopped: AbortSignal): Promise<number> {
-  const { cluster, random } = run;
+  const { cluster, options, random } = run;
   let made = 0;
   do {
     const round = change(run);
@@ -224,8 +260,10 @@ async function backUpMeanwhile(run: Run, stopped: AbortSignal): Promise<number> 
       await Bun.sleep(500);
     }
     made += 1;
-    // Each of them is restored in the end.
-    await Bun.sleep(BETWEEN_BACKUPS_MS);
+    // Each of them is restored in the end, so there are not more of them where migrations take long.
+    const untilMs =
+      performance.now() + BETWEEN_BACKUPS_MS + options.sizeBytes / BYTES_PER_MS_BETWEEN;
+    while (!stopped.aborted && performance.now() < untilMs) await Bun.sleep(100);
   } while (!stopped.aborted);
   return made;
 }
@@ -235,19 +273,20 @@ async function configure(run: Run, places: readonly SitePlace[]): Promise<void> 
   const { cluster } = run;
   const site = places.map(({ yaml }) => yaml).join("\n  - ");
   fs.writeFileSync(cluster.config, cluster.configText({ site }));
-  for (const name of cluster.names) {
+  const reload = async (name: string): Promise<void> => {
     must(await cluster.cli(["reload"], name), `reload of ${name}`);
     // It is opened anew as soon as nothing runs; a short wait, so that it does not look ready before.
     await Bun.sleep(700);
     await cluster.untilReady(name);
-  }
+  };
+  await Promise.all(cluster.names.map(reload));
 }
 
 /** Every listed backup from the last site alone, on a machine that knows nothing else. */
 async function restoreAll(
   { cluster, options, wanted }: Run,
   last: SitePlace,
-): Promise<Pick<MigrationScenarioResult, "restored" | "comparedEntries" | "differences">> {
+): Promise<Omit<MigrationScenarioResult, "hops" | "lastSite">> {
   await cluster.stopAll();
   const config = cluster.writeConfig("last-alone.conf", { site: last.yaml });
   const listed = await cluster.run(["list", "--json", "-c", config]);
@@ -259,19 +298,43 @@ async function restoreAll(
   for (const round of wanted.keys()) {
     if (!names.some((name) => roundOf(name) === round)) differences.push(`${round}: not listed`);
   }
+  const whole = new Set(spread(names, options.restores ?? names.length));
   let comparedEntries = 0;
-  for (const name of names) {
-    const target = join(options.folder, "restored");
-    const args = ["restore", "--backup", name, "--to", target, "--yes", "-c", config];
+  const restoreOne = async (name: string): Promise<void> => {
+    const target = join(options.folder, "restored", name);
+    const round = roundOf(name);
+    const only = whole.has(name) ? [] : ["--path", `${round}/**`];
+    const args = ["restore", "--backup", name, ...only, "--to", target, "--yes", "-c", config];
     must(await cluster.run(args), args.join(" "));
-    for (const [node, was] of wanted.get(roundOf(name)) ?? []) {
+    for (const [node, all] of wanted.get(round) ?? []) {
+      const was = whole.has(name) ? all : below(all, round);
       const { record } = recordTree(join(target, node, "root"));
-      comparedEntries += record.size;
-      differences.push(...compareTrees(was, record).map((one) => `${name}/${node}/${one}`));
+      const is = whole.has(name) ? record : below(record, round);
+      comparedEntries += is.size;
+      if (is.size === 0) differences.push(`${name}/${node}: nothing was compared`);
+      differences.push(...compareTrees(was, is).map((one) => `${name}/${node}/${one}`));
     }
     fs.rmSync(target, { recursive: true, force: true });
-  }
-  return { restored: names.length, comparedEntries, differences };
+  };
+  await forEachConcurrent(names, RESTORES_AT_ONCE, restoreOne);
+  return {
+    backupsListed: names.length,
+    restoredWhole: whole.size,
+    comparedEntries,
+    differences,
+  };
+}
+
+/** So many of them, from the first to the last at even distances. */
+function spread(names: readonly string[], count: number): string[] {
+  if (names.length <= count) return [...names];
+  const step = (names.length - 1) / Math.max(1, count - 1);
+  return names.filter((_, index) => Math.round(Math.round(index / step) * step) === index);
+}
+
+/** What lies in one folder, without the folder, whose times a restore of its files need not set. */
+function below(record: TreeRecord, folder: string): TreeRecord {
+  return new Map([...record].filter(([path]) => path.startsWith(`${folder}/`)));
 }
 
 function roundOf(name: string): string {

@@ -8,6 +8,7 @@
  *     --size SIZE     bytes of all files that are ever made, over three nodes
  *     --kills N       servers that are ended while a migration runs
  *     --backups N     backups before the first migration
+ *     --restores N    backups that are restored whole, all unless told; of the others only what each added
  *     --seed TEXT     draws data, victims and moments
  *     --keep          leave the folder, for a look at it
  */
@@ -17,16 +18,13 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { parseSize } from "../src/base/units.ts";
 import { renderTable, size } from "../src/cli/table.ts";
-import { startAzurite } from "./real/azurite.ts";
-import { startMinio } from "./real/minio.ts";
-import { startS3Server } from "./real/s3.ts";
 import { runMigrations } from "./scenario-migration-run.ts";
-import type { MigrationScenarioResult, SitePlace } from "./scenario-migration-run.ts";
+import type { MigrationScenarioResult } from "./scenario-migration-run.ts";
+import { openPlace } from "./scenario-places.ts";
+import type { OpenedPlace } from "./scenario-places.ts";
 
 /** The roots, each site, and one restored backup at a time. */
 const SPACE_FACTOR = 8;
-
-type Opened = SitePlace & { readonly stop: () => Promise<void> };
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -34,6 +32,7 @@ async function main(): Promise<number> {
       size: { type: "string", default: "200MB" },
       kills: { type: "string", default: "10" },
       backups: { type: "string", default: "20" },
+      restores: { type: "string" },
       sites: { type: "string", default: "directory,s3,minio,azure,directory" },
       seed: { type: "string", default: String(Math.floor(performance.timeOrigin)) },
       keep: { type: "boolean", default: false },
@@ -48,10 +47,10 @@ async function main(): Promise<number> {
     return 1;
   }
   const folder = fs.mkdtempSync(join(fs.realpathSync(tmpdir()), "astacus-migration-"));
-  const opened: Opened[] = [];
+  const opened: OpenedPlace[] = [];
   try {
     for (const [index, kind] of values.sites.split(",").entries()) {
-      const place = await openPlace(kind, `s${index + 1}`, folder);
+      const place = await openPlace({ kind, name: `s${index + 1}`, folder });
       if ("missing" in place) console.error(`left out, missing: ${place.missing}`);
       else opened.push(place);
     }
@@ -61,6 +60,7 @@ async function main(): Promise<number> {
       sizeBytes,
       backups: Number(values.backups),
       kills: Number(values.kills),
+      ...(values.restores === undefined ? {} : { restores: Number(values.restores) }),
       seed: values.seed,
       say: (text) => console.error(text),
     });
@@ -74,40 +74,19 @@ async function main(): Promise<number> {
   }
 }
 
-async function openPlace(
-  kind: string,
-  name: string,
-  folder: string,
-): Promise<Opened | { readonly missing: string }> {
-  const directory = join(folder, `site-${name}`);
-  if (kind === "directory") {
-    const yaml = `{name: ${name}, type: directory, path: "${directory}"}`;
-    return { name, kind, yaml, environment: {}, stop: async () => undefined };
-  }
-  if (kind === "azure") {
-    const server = await startAzurite({ directory });
-    if ("missing" in server) return server;
-    const { endpoint, account, accountKey, container } = server;
-    const key = `${name.toUpperCase()}_KEY`;
-    const yaml =
-      `{name: ${name}, type: azure, container: ${container}, account: ${account}, ` +
-      `endpoint: "${endpoint}", accountKey: {env: ${key}}}`;
-    return { name, kind, yaml, environment: { [key]: accountKey }, stop: () => server.stop() };
-  }
-  if (kind !== "s3" && kind !== "minio") throw new Error(`--sites: there is no kind ${kind}`);
-  const server = await (kind === "s3" ? startS3Server : startMinio)({ directory });
-  if ("missing" in server) return server;
-  const { endpoint, bucket, accessKeyId, secretAccessKey } = server;
-  const [id, key] = [`${name.toUpperCase()}_ID`, `${name.toUpperCase()}_KEY`];
-  const yaml =
-    `{name: ${name}, type: s3, bucket: ${bucket}, endpoint: "${endpoint}", ` +
-    `accessKeyId: {env: ${id}}, secretAccessKey: {env: ${key}}}`;
-  const environment = { [id]: accessKeyId, [key]: secretAccessKey };
-  return { name, kind, yaml, environment, stop: () => server.stop() };
-}
-
 function table(result: MigrationScenarioResult): string {
-  const titles = ["FROM", "TO", "TOOK", "TRIES", "KILLS", "BACKUPS", "COPIED", "RATE", "REQUESTS"];
+  const titles = [
+    "FROM",
+    "TO",
+    "TOOK",
+    "TRIES",
+    "KILLS",
+    "BACKUPS",
+    "COPIED",
+    "RATE",
+    "RETIRE",
+    "REQUESTS",
+  ];
   const rows = result.hops.map((hop) => [
     hop.from,
     hop.to,
@@ -117,13 +96,14 @@ function table(result: MigrationScenarioResult): string {
     String(hop.backupsMeanwhile),
     size(hop.bytes),
     `${size(Math.round(hop.bytes / hop.seconds))}/s`,
+    `${hop.retireSeconds.toFixed(1)} s`,
     hop.requests,
   ]);
-  const head = titles.map((title, index) => ({ title, isNumber: index > 1 && index < 8 }));
+  const head = titles.map((title, index) => ({ title, isNumber: index > 1 && index < 9 }));
   return [
     renderTable(head, rows),
-    `${result.restored} backups restored from ${result.lastSite} alone, ${result.comparedEntries} ` +
-      `entries compared: ${result.differences.length} differences`,
+    `${result.backupsListed} backups restored from ${result.lastSite} alone, ` +
+      `${result.restoredWhole} of them whole, ${result.comparedEntries} entries compared: ${result.differences.length} differences`,
     ...result.differences.slice(0, 20),
   ].join("\n");
 }

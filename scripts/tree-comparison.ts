@@ -12,8 +12,17 @@ export type TreeRecord = ReadonlyMap<string, string>;
 /** Totals of a tree. */
 export type TreeTotals = { files: number; directories: number; symlinks: number; bytes: number };
 
-/** A tree as it is now; the times of its root do not count. */
-export function recordTree(root: string): { record: TreeRecord; totals: TreeTotals } {
+/** Hashes of files by inode, size and times: for a tree that is recorded again and again. */
+export type KnownHashes = Map<string, string>;
+
+/**
+ * A tree as it is now; the times of its root do not count. With `known`, a file of which inode, size
+ * and both times are as they were is not read again: for what is compared with, never for a copy.
+ */
+export function recordTree(
+  root: string,
+  known?: KnownHashes,
+): { record: TreeRecord; totals: TreeTotals } {
   const record = new Map<string, string>();
   const totals: TreeTotals = { files: 0, directories: 0, symlinks: 0, bytes: 0 };
   const firstByInode = new Map<bigint, string>();
@@ -37,7 +46,10 @@ export function recordTree(root: string): { record: TreeRecord; totals: TreeTota
     } else if (stat.isFile()) {
       totals.files += 1;
       totals.bytes += Number(stat.size);
-      record.set(path, `file ${common} ${stat.mtimeNs} ${stat.size} ${hashFile(whole)}`);
+      const which = `${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}`;
+      const hash = known?.get(which) ?? hashFile(whole);
+      known?.set(which, hash);
+      record.set(path, `file ${common} ${stat.mtimeNs} ${stat.size} ${hash}`);
       if (stat.nlink > 1n) noteLink(record, firstByInode, { path, inode: stat.ino });
     } else {
       record.set(path, `other ${common}`);
