@@ -2,7 +2,9 @@
  * Rolling verification: each node reads its share of the packs of each site, bit by bit within a
  * budget, and begins again at the end. Shares are by the node's place among the names, so nobody has
  * to agree on anything; a node that is away leaves its share unread, and what is said to be proved
- * stays as old as that. A step is small, journaled, and none runs beside a backup or a restore.
+ * stays as old as that. Whoever has the first share begins each cycle with what is no pack (the log,
+ * segments, manifests, key objects): without them no pack can be found. A step is small, journaled, and
+ * none runs beside a backup or a restore.
  */
 import type { Clock } from "../base/doors.ts";
 import { toAppError } from "../base/error.ts";
@@ -11,6 +13,7 @@ import type { Repository } from "../cas/log/repository.ts";
 import { scrubPosition, scrubStep } from "../cas/read/scrub.ts";
 import type { ScrubShare, ScrubStep } from "../cas/read/scrub.ts";
 import type { VerifyProblem } from "../cas/read/verify-problems.ts";
+import { indexProblemsOf, verifySite } from "../cas/read/verify-site.ts";
 import { figuresOf } from "./scrub-figures.ts";
 import type { ScrubFigures } from "./scrub-figures.ts";
 import type { ScrubAnswer, ScrubCycle, ScrubRow, ScrubStart } from "./scrub-journal.ts";
@@ -260,14 +263,7 @@ export class Scrubber {
   async #stepOf(site: ScrubSite, row: ScrubRow, signal: AbortSignal): Promise<ScrubRow> {
     const { clock } = this.#options;
     const cycle = row.cycle ?? (await this.#begin(site, signal));
-    const step = await scrubStep({
-      repository: site.repository,
-      opener: site.opener,
-      after: cycle.after,
-      share: this.#share,
-      sizeBytes: this.#options.stepSizeBytes ?? STEP_SIZE_BYTES,
-      signal,
-    });
+    const step = await this.#read(site, { cycle, share: this.#share }, signal);
     const done = await this.#add(site, { cycle, step }, signal);
     const bytesTotal = row.bytesTotal + step.bytes;
     const nowMs = clock.now();
@@ -310,14 +306,7 @@ export class Scrubber {
     const problems: VerifyProblem[] = [];
     let cycle = await this.#begin(site, signal);
     for (;;) {
-      const step = await scrubStep({
-        repository: site.repository,
-        opener: site.opener,
-        after: cycle.after,
-        share: WHOLE,
-        sizeBytes: this.#options.stepSizeBytes ?? STEP_SIZE_BYTES,
-        signal,
-      });
+      const step = await this.#read(site, { cycle, share: WHOLE }, signal);
       cycle = await this.#add(site, { cycle, step }, signal);
       problems.push(...step.problems.slice(0, REPORTED_PROBLEM_COUNT_MAX - problems.length));
       if (step.after === undefined) break;
@@ -331,6 +320,25 @@ export class Scrubber {
     const { packs, bytes, repaired } = cycle;
     const ok = cycle.problems === 0;
     return { site: site.name, ok, packs, bytes, problems, problemCount: cycle.problems, repaired };
+  }
+
+  /** One step: of packs, and around them of what leads to packs. */
+  async #read(
+    site: ScrubSite,
+    { cycle, share }: { readonly cycle: ScrubCycle; readonly share: ScrubShare },
+    signal: AbortSignal,
+  ): Promise<ScrubStep> {
+    const { repository, opener } = site;
+    const { after } = cycle;
+    const isFirst = after === "" && share.rank === 0;
+    const ofSite = isFirst ? await verifySite(repository, { manifests: true, signal }) : [];
+    const sizeBytes = this.#options.stepSizeBytes ?? STEP_SIZE_BYTES;
+    const step = await scrubStep({ repository, opener, after, share, sizeBytes, signal });
+    // Packs of a segment that this node cannot read were passed over, however few were to be read.
+    const isLast = step.after === undefined && cycle.problems + ofSite.length === 0;
+    const unread = isLast ? indexProblemsOf(repository) : [];
+    const problems = [...ofSite, ...step.problems, ...unread];
+    return problems.length === step.problems.length ? step : { ...step, problems };
   }
 
   /** Enters a step in its cycle, and repairs what it found. */

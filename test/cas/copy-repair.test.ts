@@ -12,6 +12,7 @@ import { packKey } from "../../src/cas/format/pack.ts";
 import { dropPin, forgetBackups, pinBackup } from "../../src/cas/clean/backup-marks.ts";
 import type { EntryBodies } from "../../src/cas/log/entry.ts";
 import type { MemorySite } from "../../src/sites/memory-site.ts";
+import type { Site } from "../../src/sites/site.ts";
 import { rejectionOf } from "./repository-world.ts";
 import type { SmallNode } from "./small-backups.ts";
 import { openSource, packsIn } from "./small-backups.ts";
@@ -137,6 +138,69 @@ describe("a proof", () => {
   });
 });
 
+describe("a proof believes the site, not the node:", () => {
+  test("a lost or damaged segment, log entry or header unproves every backup", async () => {
+    using sites = await TwoSites.create();
+    const { a, b, id } = await copied(sites);
+    const second = await sites.world.backup(a, [21, 22]);
+    await sites.copy(a, b);
+    const { objects } = sites.other;
+    for (const prefix of ["index/", "log/", "astacus-repository"]) {
+      const key = [...objects.keys()].find((name) => name.startsWith(prefix))!;
+      const bytes = objects.get(key)!;
+      for (const spoil of [() => objects.delete(key), () => flip(sites.other, key)]) {
+        spoil();
+        const { unproved } = await proveCopy(a, b, { deep: false });
+        expect(unproved.map((row) => row.id)).toEqual([id, second]);
+        for (const { why } of unproved) expect(why).toMatch(/memory:other: .+\.$/);
+        objects.set(key, bytes);
+      }
+      expect((await proveCopy(a, b, { deep: true })).unproved).toEqual([]);
+    }
+  });
+
+  test("a segment that came while packs were read, and was lost, unproves them", async () => {
+    using sites = await TwoSites.create();
+    const { a } = await copied(sites);
+    const c = await sites.openOther();
+    let isMoved = false;
+    const b = await sites.openOther(
+      watched(sites.other, async (key) => {
+        if (!key.startsWith("pack/") || isMoved) return;
+        isMoved = true;
+        const known = new Set(sites.other.objects.keys());
+        await sites.world.backup(c, [31, 32]);
+        await b.repository.catchUp();
+        const fresh = [...sites.other.objects.keys()].find(
+          (name) => name.startsWith("index/") && !known.has(name),
+        );
+        sites.other.objects.delete(fresh!);
+      }),
+    );
+    const { unproved } = await proveCopy(a, b, { deep: true });
+    expect(isMoved).toBe(true);
+    expect(unproved[0]?.why).toContain("index/");
+  });
+
+  test("a pack that is repaired while it is looked at counts as it is then", async () => {
+    using sites = await TwoSites.create();
+    const { a, b: c } = await copied(sites);
+    const damaged = dataPack(c);
+    const bad = packKey(damaged.id, damaged.birth);
+    let isRepaired = false;
+    const b = await sites.openOther(
+      watched(sites.other, async (key) => {
+        if (key !== bad || isRepaired) return;
+        isRepaired = true;
+        await repairPacks(c, [a], [damaged.id], how(sites));
+      }),
+    );
+    flip(sites.other, bad);
+    expect((await proveCopy(a, b, { deep: true })).unproved).toEqual([]);
+    expect(isRepaired).toBe(true);
+  });
+});
+
 describe("roles", () => {
   test("go to whoever has worse ones, once, and the best of all sites win", async () => {
     using sites = await TwoSites.create();
@@ -223,5 +287,22 @@ function rolesOf(epoch: number, primary: CopySide, ...mirrors: CopySide[]): Entr
     primary: primary.repository.header.site,
     sites: [row(primary, "primary"), ...mirrors.map((side) => row(side, "mirror"))],
     reason: "test",
+  };
+}
+
+/** The same site, of which somebody hears each `get` first. */
+function watched(site: MemorySite, onGet: (key: string) => Promise<void>): Site {
+  return {
+    name: site.name,
+    location: site.location,
+    get: async (key, call) => {
+      await onGet(key);
+      return await site.get(key, call);
+    },
+    put: (...given) => site.put(...given),
+    head: (...given) => site.head(...given),
+    delete: (...given) => site.delete(...given),
+    list: (...given) => site.list(...given),
+    [Symbol.asyncDispose]: async () => undefined,
   };
 }

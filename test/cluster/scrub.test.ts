@@ -11,7 +11,10 @@ import { Scrubber } from "../../src/cluster/scrub.ts";
 import type { ScrubberOptions, ScrubEvent } from "../../src/cluster/scrub.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { Rig } from "../cas/backup-rig.ts";
+import { ENCRYPTION } from "../cas/encryption-keys.ts";
 import { noise } from "../cas/noise.ts";
+import type { SmallNode } from "../cas/small-backups.ts";
+import { SmallWorld } from "../cas/small-world.ts";
 import { VirtualClock } from "../simulation/virtual-clock.ts";
 
 const DAY_MS = 24 * 3_600_000;
@@ -329,3 +332,73 @@ test("while nothing is due, no site is asked more often than once an hour", asyn
   expect(asked).toBeGreaterThan(1);
   expect(asked).toBeLessThanOrEqual(24);
 });
+
+test("what leads to packs is read too: without a manifest, segment, entry or key nothing is proved", async () => {
+  for (const lost of ["manifest/", "index/", "log/000000000001", "key/", "astacus-repository"]) {
+    using world = await SmallWorld.create({ encryption: ENCRYPTION });
+    const known = await world.open();
+    const fresh = await world.open();
+    const id = await world.backup(known, [1, 2, 3, 4, 5]);
+    // Who lacks the last entry that it knew goes no further at all.
+    if (lost.startsWith("log/")) await fresh.repository.catchUp();
+    const { objects } = world.site;
+    const keys = [...objects.keys()].filter((key) => key.startsWith(lost));
+    const sound = keys.map((key) => [key, objects.get(key)!] as const);
+    expect(keys).not.toEqual([]);
+    const scrub = async ({ repository }: SmallNode) => {
+      const { scrubber, site } = scrubberOf(repository);
+      const [report] = await scrubber.pass({ signal });
+      const { sequence } = repository.state.backups.get(id)!;
+      return { report: report!, provedMs: scrubber.prover(site)({ id, sequence }) };
+    };
+    for (const key of keys) objects.delete(key);
+    for (const node of [known, fresh]) {
+      const { report, provedMs } = await scrub(node);
+      expect(report).toMatchObject({ ok: false, problemCount: keys.length });
+      expect(report.problems.map(({ object }) => object).toSorted()).toEqual(keys.toSorted());
+      expect(provedMs).toBeUndefined();
+    }
+    for (const [key, bytes] of sound) objects.set(key, bytes);
+    for (const node of [known, fresh]) {
+      const { report, provedMs } = await scrub(node);
+      expect(report).toMatchObject({ ok: true, problems: [] });
+      expect(provedMs).toBeNumber();
+    }
+  }
+});
+
+test("a share is not clean either where its node cannot read a segment", async () => {
+  using world = await SmallWorld.create();
+  const known = await world.open();
+  const fresh = await world.open();
+  await world.backup(known, [1, 2, 3]);
+  const { objects } = world.site;
+  for (const key of objects.keys()) if (key.startsWith("index/")) objects.delete(key);
+  // The first share looks at the site; the second one of a node that lacks rows notices by itself.
+  const problemsOf = async (node: string, { repository }: SmallNode) => {
+    const { scrubber } = scrubberOf(repository, { node, nodes: ["a", "b"] });
+    await scrubber.turn(signal);
+    return scrubber.figures()[0]?.lastCycle?.problems;
+  };
+  expect(await problemsOf("a", known)).toBeGreaterThan(0);
+  expect(await problemsOf("b", fresh)).toBeGreaterThan(0);
+  expect(await problemsOf("b", known)).toBe(0);
+});
+
+/** A scrubber of one site, and the site's id. */
+function scrubberOf(repository: Repository, options: Partial<ScrubberOptions> = {}) {
+  const site = repository.header.site;
+  const scrubber = new Scrubber({
+    clock: new VirtualClock(),
+    journal: new ScrubJournal(new Database(":memory:", { strict: true })),
+    node: "a",
+    nodes: ["a"],
+    settings: { pace: { cycleMs: CYCLE_MS } },
+    sites: async () => [{ name: "first", id: site, repository, opener: repository.openerFor() }],
+    isBusy: () => false,
+    repair: async () => 0,
+    ask: async () => ({ sites: [], verified: [] }),
+    ...options,
+  });
+  return { scrubber, site };
+}

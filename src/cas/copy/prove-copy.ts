@@ -1,7 +1,10 @@
 /**
  * The proof that a site lacks nothing of another one: every backup that the one holds is listed at
  * the other, its manifest is there, and each pack of its lists is live there and as long as it must
- * be, or, if asked, right in every stored byte; and the key objects under which any of that is. Believes nothing that an earlier copy has said.
+ * be, or, if asked, right in every stored byte; and the key objects under which any of that is. The
+ * header, the log and the index segments are read at the site too: packs are looked up in this node's
+ * catalog, and a node that has none must find them as well. Believes nothing that an earlier copy has
+ * said.
  * Memory: ids of packs that are not as they should be, and at most `CONCURRENCY` packs.
  */
 import { AppError } from "../../base/error.ts";
@@ -13,6 +16,7 @@ import { originsOf, sessionOfManifest } from "../format/seal.ts";
 import { getNamedPack } from "../clean/pack-standing.ts";
 import { isPinned } from "../log/state.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
+import { verifySite } from "../read/verify-site.ts";
 import { readUses } from "./copy-lists.ts";
 import type { CopySide } from "./copy-side.ts";
 import { callOf, copyStateOf, mustBeSitesOfOne } from "./copy-side.ts";
@@ -53,9 +57,16 @@ export async function proveCopy(
   const held = [...state.backups.values()].filter(
     ({ backup, forgotten }) => forgotten === undefined || isPinned(state, backup),
   );
+  let whyNone = await proof.whyNone();
   for (const record of held) {
-    const why = await proof.whyNot(record);
+    const why = whyNone ?? (await proof.whyNot(record));
     if (why !== undefined) unproved.push({ id: record.backup, name: record.name, why });
+  }
+  // Segments that are newer than the first look hold what was looked up since.
+  whyNone ??= await proof.whyNone();
+  if (whyNone !== undefined) {
+    const why = whyNone;
+    unproved.splice(0, Infinity, ...held.map(({ backup: id, name }) => ({ id, name, why })));
   }
   return { backups: held.length, packs: proof.packs, bytes: proof.bytes, unproved };
 }
@@ -68,15 +79,31 @@ class Proof implements Disposable {
   readonly #seen: PackTable;
   /** Sessions whose key objects are there and right. */
   readonly #keys = new Set<string>();
-  /** Packs that were not named when they were to be looked at. */
+  /** Packs that are to be looked at again: they were not named, or wrong when the log was shorter. */
   readonly #unnamed = new Set<string>();
   /** Why a pack does not count, by id. */
   readonly #faults = new Map<string, string>();
+  /** Where the log stood when all was found right that is no backup's own. */
+  #soundSequence = -1;
 
   constructor(to: CopySide, options: Parameters<typeof proveCopy>[2]) {
     this.#to = to;
     this.#options = options;
     this.#seen = new PackTable(to.repository.catalog);
+  }
+
+  /** Why nobody who sees the site for the first time can restore from it; asked once for each state. */
+  async whyNone(): Promise<string | undefined> {
+    const { repository } = this.#to;
+    const { sequence } = repository.state;
+    if (sequence === this.#soundSequence) return undefined;
+    const { signal } = this.#options;
+    const [problem] = await verifySite(repository, { manifests: false, signal });
+    if (problem === undefined) {
+      this.#soundSequence = sequence;
+      return undefined;
+    }
+    return `of the index and the log at ${repository.site.location}: ${problem.message}`;
   }
 
   /** Why a backup is not proved to be there; asked again if the log moved on under the look. */
@@ -88,6 +115,9 @@ class Proof implements Disposable {
       if (why === undefined) return undefined;
       const now = await repository.catchUp(this.#options.signal);
       if (now.sequence === state.sequence) return why;
+      // What was wrong may lie elsewhere now, repaired or sent again: it is looked at anew.
+      for (const pack of this.#faults.keys()) this.#unnamed.add(pack);
+      this.#faults.clear();
     }
   }
 
