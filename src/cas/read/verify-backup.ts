@@ -19,6 +19,7 @@ import { readBackupUses } from "../clean/pack-uses.ts";
 import type { Repository } from "../log/repository.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
 import type { TreeRoot } from "../format/tree.ts";
+import { getNamedPack } from "../clean/pack-standing.ts";
 import type { PackChecks } from "./verify-packs.ts";
 import type { ProblemBook } from "./verify-problems.ts";
 import { visitTree } from "./verify-tree.ts";
@@ -50,6 +51,8 @@ export type VerifiedBackup = {
   /** Encrypted, and no identity was given: what can be checked without opening it was. */
   readonly closed?: true;
 };
+
+const PACK_PAGE_COUNT = 1000;
 
 /** Which frames somebody names or needs: by pack, true for all of them. */
 type Frames = Map<string, Uint8Array | true>;
@@ -175,11 +178,25 @@ class BackupCheck {
   async checkPacks(): Promise<void> {
     const { packs, problems, signal } = this.#options;
     await packs.check(this.#needed, signal);
+    if (this.#named === undefined) await this.#checkAllPacks();
     this.#checkRetired();
     if (problems.count === 0) return;
     for (const pack of this.#needed) {
       const object = this.#objectOf(pack);
       if (problems.addBackup(object, this.#backup.name)) this.#isSound = false;
+    }
+  }
+
+  /** A list that cannot be read counts as naming every pack that there is. */
+  async #checkAllPacks(): Promise<void> {
+    const { repository, state, packs, signal } = this.#options;
+    const { index } = repository;
+    for (let after = ""; ;) {
+      const page = index.packIds({ after, count: PACK_PAGE_COUNT });
+      const named = page.filter((id) => getNamedPack(repository, state, id) !== undefined);
+      await packs.check(named, signal);
+      if (page.length < PACK_PAGE_COUNT) return;
+      after = page.at(-1) ?? "";
     }
   }
 
