@@ -68,6 +68,8 @@ describe("found by a walk", () => {
     const { cluster, node } = await openAlone();
     await mustEnd(cluster, node, "one");
     cluster.siteRates = { storm: 1 };
+    // What the site said a moment ago would do.
+    await cluster.clock.pass(60_000);
     const { signal } = new AbortController();
     const status = await cluster.clock.run(node.member.status(signal));
     expect(status.siteError).toContain("overloaded");
