@@ -23,7 +23,7 @@ import { planMigration, sideOf } from "./migrate-plan.ts";
 import { joinRoles, switchRoles } from "./migrate-roles.ts";
 import type { OperationContext } from "./operations.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
-import type { OpenSite } from "./site-views.ts";
+import type { OpenSite, SitesNow } from "./site-views.ts";
 import { SpreadTransfer } from "./spread-transfer.ts";
 
 /** What a migration did. */
@@ -249,16 +249,16 @@ async function nodesInBackup(
   return found;
 }
 
-/** Enters roles until they are as decided; `decide` gets the best that any site has. */
+/** Enters roles until they are as decided; `decide` gets the best that any site has, and the look. */
 export async function enter(
   { sites }: Pick<MigrationParts, "sites">,
   context: Pick<OperationContext, "signal">,
-  decide: (roles: Roles | undefined) => EntryBodies["role"] | undefined,
+  decide: (roles: Roles | undefined, now: SitesNow) => EntryBodies["role"] | undefined,
 ): Promise<void> {
   const { signal } = context;
   for (let count = 1; count <= ROLE_TRY_COUNT_MAX; count += 1) {
     const now = await sites.look(signal);
-    const body = decide(now.roles);
+    const body = decide(now.roles, now);
     if (body === undefined) {
       // What another coordinator entered, and died before it told the other sites.
       if (now.roles !== undefined) await sites.roles(signal);

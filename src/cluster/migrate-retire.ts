@@ -8,6 +8,7 @@ import { AppError } from "../base/error.ts";
 import { closeLog } from "../cas/copy/close-log.ts";
 import { copyBackups } from "../cas/copy/copy-backups.ts";
 import { backupsToHold } from "../cas/copy/copy-side.ts";
+import { commitRoles } from "../cas/copy/roles.ts";
 import type { Unproved } from "../cas/copy/prove-copy.ts";
 import { proveCopy } from "../cas/copy/prove-copy.ts";
 import { PACKS_AT_ONCE } from "./copy-packs.ts";
@@ -16,6 +17,7 @@ import type { MigrationParts, MigrationSite } from "./migrate-plan.ts";
 import { describeSite, sideOf } from "./migrate-plan.ts";
 import { leaveRoles } from "./migrate-roles.ts";
 import type { OperationContext } from "./operations.ts";
+import { bodyOfRoles } from "./site-roles.ts";
 import type { OpenSite } from "./site-views.ts";
 
 /** Which site is to end. */
@@ -69,8 +71,10 @@ export async function runRetirement(
   const how = { successor: primary.id, reason, operation: context.id, signal };
   await closeLog(site.repository, how);
   const copied = await copyTheRest(ending);
-  // What was copied since was read back: of the rest it is enough that it is there still.
-  const proved = await prove(ending, { phase: "prove again", deep: isClosed });
+  // What was copied since was read back: of the rest it is enough that it is there still, unless it
+  // was proved at a site that has ended too.
+  const isEnded = ending.others.some(({ repository }) => repository.state.closed !== undefined);
+  const proved = await prove(ending, { phase: "prove again", deep: isClosed || isEnded });
   mustBeProved(site, proved);
   context.progress({ phase: "leave" });
   const row = { site: site.id, name: site.name, location: site.repository.site.location };
@@ -95,6 +99,11 @@ async function look(
     });
   }
   const now = sites.last;
+  // Archives are not told of roles: one that was the primary once may believe it still.
+  if (now?.roles !== undefined) {
+    const how = { operation: context.id, signal: context.signal };
+    await commitRoles(site.repository, bodyOfRoles(now.roles), how);
+  }
   const rest = (now?.sites ?? []).flatMap(({ open, role }) =>
     open === undefined || role === "closed" || open.id === site.id || open.id === primary.id
       ? []
@@ -108,11 +117,13 @@ async function prove(
   ending: Ending,
   how: { readonly phase: string; readonly deep: boolean },
 ): Promise<Proved> {
-  const { context, site, others } = ending;
+  const { context, site } = ending;
   const { phase, deep } = how;
   let result: Proved | undefined;
   let bytes = 0;
-  for (const other of others) {
+  for (const other of ending.others) {
+    // Two sites that end at once must not each be what proves the other.
+    if ((await other.repository.catchUp(context.signal)).closed !== undefined) continue;
     let seen = 0;
     const proof = await proveCopy(sideOf(site), sideOf(other, { alone: true }), {
       deep,
@@ -132,16 +143,21 @@ async function prove(
     };
     if (result.unproved.length === 0) break;
   }
-  return result ?? { backups: 0, packs: 0, bytes: 0, unproved: [] };
+  if (result !== undefined) return result;
+  throw new AppError("refused", `All sites but ${site.name} have been retired meanwhile.`, {
+    guidance: "Nothing was removed. `astacus site list` shows what each site is.",
+    context: { site: site.name, reason: "log-closed" },
+  });
 }
 
 /** What landed between the first proof and the end of the log. */
 async function copyTheRest({ parts, context, site, primary, others }: Ending): Promise<string[]> {
   const { signal } = context;
   for (const other of others) await other.repository.catchUp(signal);
+  const open = others.filter(({ repository }) => repository.state.closed === undefined);
   const backups = backupsToHold(site.repository.state)
     .map(({ backup }) => backup)
-    .filter((id) => !others.some(({ repository }) => repository.state.everIds.has(id)));
+    .filter((id) => !open.some(({ repository }) => repository.state.everIds.has(id)));
   if (backups.length === 0) return [];
   context.progress({ phase: "copy what came in between" });
   const report = await copyBackups(sideOf(site), sideOf(primary), {

@@ -3,6 +3,7 @@
  * undefined where the roles are so already. Two coordinators that decide from the same roles decide
  * the same, so of their two entries one is void and nothing else.
  */
+import { AppError } from "../base/error.ts";
 import type { EntryBodies } from "../cas/log/entry.ts";
 import type { Roles } from "../cas/log/state.ts";
 import type { RoleOfSite, SiteRole } from "./site-roles.ts";
@@ -35,8 +36,9 @@ export function joinRoles(
 }
 
 /**
- * `to` becomes the primary, and whoever was that a mirror, which goes on getting every backup. Where
- * backups were left behind on purpose it becomes an archive: of a mirror the primary would get them.
+ * `to` becomes the primary, and `from` a mirror, which goes on getting every backup. Where backups
+ * were left behind on purpose it becomes an archive: of a mirror the primary would get them. Throws
+ * AppError `conflict` if another site is the primary by now: it may have what neither of them has.
  */
 export function switchRoles(
   roles: Roles | undefined,
@@ -45,6 +47,7 @@ export function switchRoles(
 ): RoleBody | undefined {
   const { from, to } = sites;
   if (roles?.primary === to.site) return undefined;
+  if (roles !== undefined && roles.primary !== from.site) throw otherPrimary(roles, from);
   const reason = `migrated from ${from.name} to ${to.name}`;
   const before: Roles = roles ?? {
     epoch: 0,
@@ -77,6 +80,14 @@ export function leaveRoles(roles: Roles | undefined, site: Row): RoleBody | unde
     sites: roles.sites.filter((row) => row.site !== site.site),
     reason: `${site.name} was retired`,
   };
+}
+
+function otherPrimary({ primary, sites }: Roles, from: Row): AppError {
+  const name = sites.find(({ site }) => site === primary)?.name ?? primary;
+  return new AppError("conflict", `Site ${from.name} is not the primary any more: ${name} is.`, {
+    guidance: `Nothing was switched. Migrate from there: \`astacus migrate --from ${name}\`.`,
+    context: { site: from.name, primary: name, reason: "other-primary" },
+  });
 }
 
 function changed(

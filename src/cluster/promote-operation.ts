@@ -7,13 +7,20 @@
 import { AppError } from "../base/error.ts";
 import { copyStateOf } from "../cas/copy/copy-side.ts";
 import type { EntryBodies } from "../cas/log/entry.ts";
-import type { BackupRecord } from "../cas/log/state.ts";
+import type { BackupRecord, Roles } from "../cas/log/state.ts";
 import { listedBackups } from "../cas/log/state.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
+import { enter } from "./migrate-operation.ts";
 import { copyLacking } from "./mirror-operation.ts";
 import type { OperationContext } from "./operations.ts";
 import { withRetentions } from "./site-roles.ts";
 import type { OpenSite, SitesNow, SiteView } from "./site-views.ts";
+
+/**
+ * What a silent primary may know of newer roles that nobody here has seen: its entries must not take
+ * back a promotion when it returns. Nobody enters as many while all others are away.
+ */
+const SILENT_EPOCHS = 1000;
 
 /** A backup that the new primary does not have. */
 export type MissingBackup = {
@@ -49,24 +56,28 @@ export async function promoteSite(
   const { signal } = context;
   context.progress({ phase: "look" });
   const now = await sites.look(signal);
-  const target = mustBePromotable(now, name);
-  const former = now.sites.find(({ role }) => role === "primary");
-  if (former === undefined) throw new AppError("internal", "No site is the primary.");
+  const { open: target, view } = mustBePromotable(now, name);
+  const former = formerOf(now);
   if (former.open !== undefined) {
     context.say(`The primary ${former.name} answers: ${name} gets what it lacks first.`);
-    const to = { open: target.open, retention: target.view.retention };
+    const to = { open: target, retention: view.retention };
     await copyLacking({ ...parts, site: former.open }, context, { from: former.open, to });
   }
-  const { isKnown, missing } = whatIsMissing(now, { former, target: target.open, sites });
-  const body = bodyOf(now, { former, target });
   context.progress({ phase: "switch" });
-  await sites.enterRoles(body, signal);
-  await sites.look(signal);
+  // The copy may have taken hours: what is entered is decided from the roles of now.
+  await enter(parts, context, (roles, then) => {
+    if (roles?.primary === target.id) return undefined;
+    mustStillBe(former, then);
+    return bodyOf(then, { former: formerOf(then), target: mustBePromotable(then, name) });
+  });
+  const after = await sites.look(signal);
+  if (after.roles?.primary !== target.id) throw otherPrimary(name, after);
+  const { isKnown, missing } = whatIsMissing(after, { former, target, sites });
   for (const { name: lost, at } of missing) {
     const where = at.length === 0 ? "on no site that answers" : `only on ${at.join(", ")}`;
     context.say(`Backup ${lost} is not on ${name}; it is ${where}.`);
   }
-  return { site: name, former: former.name, epoch: body.epoch, isKnown, missing };
+  return { site: name, former: former.name, epoch: after.roles.epoch, isKnown, missing };
 }
 
 /** What `updateSites` did: the sites whose retention was entered anew. */
@@ -78,22 +89,24 @@ export async function updateSites(
   context: Pick<OperationContext, "signal">,
 ): Promise<UpdateResult> {
   await sites.primary(context.signal);
-  const now = await sites.look(context.signal);
-  const { roles } = now;
-  // Without an entry the configuration counts as it is.
-  if (roles === undefined) return { changed: [] };
   const configured = new Map(sites.configured.map(({ name, retention }) => [name, retention]));
-  const retentions = new Map(
-    now.sites.flatMap(({ name, id, isConfigured }) =>
-      id === undefined || !isConfigured ? [] : [[id, configured.get(name)] as const],
-    ),
-  );
-  const body = withRetentions(roles, retentions);
-  if (body === undefined) return { changed: [] };
-  await sites.enterRoles(body, context.signal);
-  await sites.look(context.signal);
-  const before = new Map(roles.sites.map((row) => [row.site, row]));
-  const changed = body.sites.filter((row) => !Bun.deepEquals(row, before.get(row.site)));
+  let before: Roles | undefined;
+  await enter({ sites }, context, (roles, now) => {
+    before ??= roles;
+    // Without an entry the configuration counts as it is.
+    if (roles === undefined) return undefined;
+    const retentions = new Map(
+      now.sites.flatMap(({ name, id, isConfigured }) =>
+        id === undefined || !isConfigured ? [] : [[id, configured.get(name)] as const],
+      ),
+    );
+    return withRetentions(roles, retentions);
+  });
+  const after = sites.last?.roles?.sites ?? [];
+  const known = new Map(before?.sites.map(({ site, retention }) => [site, retention]));
+  const changed = after.filter(({ site, retention }) => {
+    return known.has(site) && !Bun.deepEquals(retention, known.get(site));
+  });
   return { changed: changed.map(({ name }) => name) };
 }
 
@@ -114,6 +127,37 @@ function mustBePromotable(now: SitesNow, name: string): Target {
   throw new AppError("refused", `Site ${name} is ${is}; only a mirror can be promoted.`, {
     guidance: "`astacus site list` shows all sites and what they are.",
   });
+}
+
+/** The site that the roles name, whether or not its log has ended; else that of the configuration. */
+function formerOf({ roles, sites }: SitesNow): SiteView {
+  const former = sites.find(({ id, role }) =>
+    roles === undefined ? role === "primary" : id === roles.primary,
+  );
+  if (former !== undefined) return former;
+  throw new AppError("refused", "No site is the primary, and no `role` entry names one.", {
+    guidance: "`astacus site list` shows all sites and what they are.",
+  });
+}
+
+/** Somebody who made another site the primary meanwhile meant it, and it may have more by now. */
+function mustStillBe(former: SiteView, now: SitesNow): void {
+  const { id, name } = formerOf(now);
+  const isSame = former.id === undefined ? former.name === name : former.id === id;
+  if (!isSame) throw otherPrimary(former.name, now);
+}
+
+function otherPrimary(name: string, now: SitesNow): AppError {
+  const { name: primary } = formerOf(now);
+  return new AppError(
+    "conflict",
+    `The primary was changed meanwhile, and not to ${name}: it is ${primary}.`,
+    {
+      guidance: "Run the command again if it is still what you want.",
+      retryable: true,
+      context: { site: name, primary, reason: "other-primary" },
+    },
+  );
 }
 
 function whatIsMissing(
@@ -160,10 +204,11 @@ function bodyOf(
         ? []
         : [{ site: id, name, location: location ?? open.repository.site.location, role }],
     );
-  const isGone = former.open === undefined;
+  const isSilent = former.open === undefined;
+  const isGone = isSilent || former.role === "closed";
   const { id } = target.open;
   return {
-    epoch: (roles?.epoch ?? 0) + 1,
+    epoch: (roles?.epoch ?? 0) + (isSilent ? SILENT_EPOCHS : 1),
     primary: id,
     sites: rows
       .filter(({ site }) => !(isGone && site === former.id))

@@ -34,7 +34,7 @@ export const rememberedRolesSchema = z.strictObject({
 });
 
 /** The best of what was found; undefined where nobody has spoken. */
-export function bestOf(found: readonly (Roles | undefined)[]): Roles | undefined {
+function bestOf(found: readonly (Roles | undefined)[]): Roles | undefined {
   let best: Roles | undefined;
   for (const roles of found) {
     if (roles !== undefined && areBetterRoles(roles, best)) best = roles;
@@ -43,9 +43,36 @@ export function bestOf(found: readonly (Roles | undefined)[]): Roles | undefined
 }
 
 /**
+ * The roles that count: the best, and of several entries of that rank the one in the log of the
+ * primary itself.
+ */
+export function rolesNow(
+  remembered: Roles | undefined,
+  open: readonly { readonly id: string; readonly roles: Roles | undefined }[],
+): Roles | undefined {
+  const best = bestOf([remembered, ...open.map(({ roles }) => roles)]);
+  const own = open.find(({ id }) => id === best?.primary)?.roles;
+  return own !== undefined && isSameRank(own, best) ? own : best;
+}
+
+/** What a `role` entry says, without the place of one in a log. */
+export function bodyOfRoles({ epoch, primary, sites, reason }: Roles): EntryBodies["role"] {
+  return { epoch, primary, sites, reason };
+}
+
+/** True if two entries say the same, wherever they stand. */
+export function areSameRoles(body: EntryBodies["role"], roles: Roles | undefined): boolean {
+  return roles !== undefined && Bun.deepEquals({ ...body }, bodyOfRoles(roles));
+}
+
+function isSameRank(one: Roles, other: Roles | undefined): boolean {
+  return one.epoch === other?.epoch && one.primary === other.primary;
+}
+
+/**
  * The roles to enter so that every site that answers has one: the first entry once there are two
- * sites, or the known roles and whoever is new. Undefined where nothing is to be said. A site whose
- * log has ended is not entered again.
+ * sites, or the known roles and whoever is new, or the same again, above another entry of their rank.
+ * Undefined where nothing is to be said. A site whose log has ended is not entered again.
  */
 export function planRoles(
   best: Roles | undefined,
@@ -59,13 +86,32 @@ export function planRoles(
     return { epoch: 1, primary: primary.id, sites, reason: "the configuration names these sites" };
   }
   const unspoken = open.filter((site) => !best.sites.some((one) => one.site === site.id));
-  if (unspoken.length === 0) return undefined;
+  if (unspoken.length === 0) return hasOthersOfRank(best, open) ? raised(best) : undefined;
   return {
     epoch: best.epoch + 1,
     primary: best.primary,
     sites: [...best.sites, ...unspoken.map((site) => roleOf(site))],
     reason: `${unspoken.map(({ name }) => name).join(", ")} joined`,
   };
+}
+
+/** True if the primary's own log has these roles, and a mirror others of the same rank. */
+function hasOthersOfRank(best: Roles, open: readonly FoundSite[]): boolean {
+  const body = bodyOfRoles(best);
+  const isArchive = (id: string): boolean =>
+    best.sites.some(({ site, role }) => site === id && role === "archive");
+  return (
+    open.some(({ id, state }) => id === best.primary && areSameRoles(body, state.roles)) &&
+    open.some(({ id, state: { roles } }) => {
+      const isOfRank = roles !== undefined && isSameRank(roles, best);
+      // An archive is not told of roles, so it could never get these.
+      return isOfRank && !isArchive(id) && !areSameRoles(body, roles);
+    })
+  );
+}
+
+function raised(roles: Roles): EntryBodies["role"] {
+  return { ...bodyOfRoles(roles), epoch: roles.epoch + 1 };
 }
 
 /**

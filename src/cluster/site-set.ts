@@ -13,16 +13,16 @@ import type { EntryBodies } from "../cas/log/entry.ts";
 import { readHeader } from "../cas/log/header-object.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { RepositoryState, Roles } from "../cas/log/state.ts";
-import { areBetterRoles } from "../cas/log/state.ts";
 import type { ChunkSource } from "../cas/read/chunk-source.ts";
 import type { SiteLimits } from "../sites/limited-site.ts";
 import type { Prices, Usage } from "../sites/prices.ts";
 import type { Site } from "../sites/site.ts";
+import { enterRoles } from "./enter-roles.ts";
 import type { NodeEncryption } from "./member-config.ts";
 import { ReadFaults } from "./read-faults.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
 import type { FoundSite, SiteRole } from "./site-roles.ts";
-import { bestOf, planRoles } from "./site-roles.ts";
+import { bodyOfRoles, planRoles, rolesNow } from "./site-roles.ts";
 import { SiteSources, slowMsWith } from "./site-sources.ts";
 import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite, Readable, SeenSite, SitesNow, SiteView } from "./site-views.ts";
@@ -64,6 +64,8 @@ const LOOK_TIMEOUT_MS = 5_000;
 const FAILURE_KEPT_MS = 15_000;
 /** How old the last look may be that tells where to read on, and what is there. */
 const NEXT_LOOK_MS = 1_000;
+/** A primary that was waited for may be none by then. */
+const PRIMARY_TRY_COUNT_MAX = 4;
 
 type Slot = {
   readonly configured: ConfiguredSite;
@@ -232,39 +234,20 @@ export class SiteSet implements AsyncDisposable {
     const primary = now.sites.find(({ role }) => role === "primary");
     if (now.roles === undefined && primary?.open === undefined) return now;
     const planned = planRoles(now.roles, this.#found());
-    const body = planned ?? (now.roles === undefined ? undefined : bodyOf(now.roles));
-    if (body === undefined || !(await this.enterRoles(body, signal))) return now;
+    const body = planned ?? (now.roles === undefined ? undefined : bodyOfRoles(now.roles));
+    if (body === undefined) return now;
+    const at = this.#answering().find(({ id }) => id === body.primary)?.repository.state;
+    if (at === undefined || at.closed !== undefined) return now;
+    if (!(await this.enterRoles(body, signal))) return now;
     return await this.look(signal);
   }
 
   /**
-   * Commits roles at every site that answers and lacks them, the primary first; true if any did. A
-   * mirror that fails gets them at the next look.
+   * Commits roles at every site that answers and lacks them, the primary first, which must answer;
+   * true if the sites are to be looked at again.
    */
   async enterRoles(body: EntryBodies["role"], signal?: AbortSignal): Promise<boolean> {
-    const roleAt = (id: string) => body.sites.find((one) => one.site === id)?.role;
-    const lacking = this.#answering()
-      .filter(({ id }) => roleAt(id) !== "archive")
-      .filter(({ repository: { state } }) => {
-        return state.closed === undefined && areBetterRoles(body, state.roles);
-      })
-      .toSorted((a, b) => Number(b.id === body.primary) - Number(a.id === body.primary));
-    const operation = this.#newOperation();
-    for (const { id, repository } of lacking) {
-      try {
-        await repository.commit(
-          (state) =>
-            state.closed === undefined && areBetterRoles(body, state.roles)
-              ? { kind: "role", body }
-              : undefined,
-          { operation, ...(signal === undefined ? {} : { signal }) },
-        );
-      } catch (thrown) {
-        signal?.throwIfAborted();
-        if (id === body.primary) throw thrown;
-      }
-    }
-    return lacking.length > 0;
+    return await enterRoles(this.#answering(), body, { operation: this.#newOperation(), signal });
   }
 
   /**
@@ -272,14 +255,34 @@ export class SiteSet implements AsyncDisposable {
    * configuration lacks it, naming it; AppError `unavailable` if it does not answer.
    */
   async primary(signal?: AbortSignal): Promise<OpenSite> {
-    const [only] = this.#slots;
-    const now = await this.roles(signal);
-    const view = now.sites.find(({ role }) => role === "primary");
-    if (view === undefined) return await this.repository(only!.configured.name, signal);
+    for (let count = 1; count <= PRIMARY_TRY_COUNT_MAX; count += 1) {
+      const now = await this.roles(signal);
+      const view = now.sites.find(({ role }) => role === "primary");
+      if (view?.open !== undefined) return view.open;
+      const open = await this.#awaitPrimary(now.roles, view, signal);
+      // It may have been taken by its name, or for what it was when those who answered heard of it.
+      const { roles } = await this.look(signal);
+      if (roles === undefined || roles.primary === open.id) return open;
+    }
+    throw new AppError("conflict", "The primary is being changed all the time.", {
+      guidance: "Try again later; `astacus site list` shows what each site is.",
+      retryable: true,
+    });
+  }
+
+  /** Waits for the site that a look took for the primary. */
+  async #awaitPrimary(
+    roles: Roles | undefined,
+    view: SiteView | undefined,
+    signal?: AbortSignal,
+  ): Promise<OpenSite> {
+    if (view === undefined) {
+      if (roles !== undefined) throw endedPrimary(roles);
+      return await this.repository(this.#slots[0]!.configured.name, signal);
+    }
     if (!view.isConfigured) {
       throw this.#lacking(view.id ?? "", `${view.name} (${view.location ?? "unknown place"})`);
     }
-    if (view.open !== undefined) return view.open;
     try {
       return await this.repository(view.name, signal);
     } catch (thrown) {
@@ -396,10 +399,8 @@ export class SiteSet implements AsyncDisposable {
   }
 
   #viewOf(errors: readonly (AppError | undefined)[]): SitesNow {
-    const roles = bestOf([
-      this.#catalogs.roles,
-      ...this.opened.map(({ repository }) => repository.state.roles),
-    ]);
+    const opened = this.opened.map(({ id, repository }) => ({ id, roles: repository.state.roles }));
+    const roles = rolesNow(this.#catalogs.roles, opened);
     const seen = this.#slots.map((slot, index): SeenSite => {
       const { name, firstRole, retention } = slot.configured;
       const { open, location } = slot;
@@ -477,11 +478,15 @@ export class SiteSet implements AsyncDisposable {
   }
 }
 
-function bodyOf({ epoch, primary, sites, reason }: Roles): EntryBodies["role"] {
-  return { epoch, primary, sites, reason };
-}
-
 function nameIn(roles: Roles | undefined, id: string): string | undefined {
   const row = roles?.sites.find(({ site }) => site === id);
   return row === undefined ? undefined : `${row.name} (${row.location})`;
+}
+
+function endedPrimary(roles: Roles): AppError {
+  const called = nameIn(roles, roles.primary) ?? `site ${roles.primary}`;
+  return new AppError("refused", `The log of the primary, ${called}, has ended.`, {
+    guidance: "Promote a mirror: `astacus site promote NAME`.",
+    context: { reason: "log-closed", site: roles.primary },
+  });
 }
