@@ -4,6 +4,7 @@ import * as fs from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "bun:test";
 import { realClock } from "../../src/base/clock.ts";
+import { fromHex } from "../../src/base/hex.ts";
 import { realRandom } from "../../src/base/random.ts";
 import { copyBackups } from "../../src/cas/copy/copy-backups.ts";
 import type { CopySide } from "../../src/cas/copy/copy-side.ts";
@@ -52,6 +53,39 @@ test("a copy of an encrypted repository opens with the same identity, after a re
   const how = { operation: drawId(realRandom) };
   expect((await repairPacks(to, [from], [pack!.id], how)).repaired).toEqual([pack!.id]);
   expect((await target.read(stored.volumes[0]!.listing)).size).toBe(found.size);
+});
+
+test("a list written anew lies under the metadata key, though a file has the same bytes", async () => {
+  await using rig = await openRig();
+  for (let index = 0; index < 12; index++) rig.write(`file-${index}`, randomBytes(100_000));
+  await rig.backup();
+  const { backup: first } = listedBackups((await rig.openRepository()).state)[0]!;
+  for (let index = 1; index < 12; index++)
+    if (index % 4 !== 0) fs.rmSync(join(rig.root, `file-${index}`));
+  await rig.backup({ lookUpAll: true });
+  const from = await sideOf(rig);
+  await repack(from, first);
+  const [moved] = listedBackups(from.repository.state);
+  expect(from.repository.state.moves.has(moved!.backup)).toBe(true);
+  // What its list becomes elsewhere is the content of a file in the next backup.
+  await using one = await siblingOf(from);
+  const to = await sideOf(one);
+  await copyBackups(from, to, { operation: drawId(realRandom), ...HOW });
+  const { root } = to.repository.state.backups.get(moved!.backup)!.lists[0]!;
+  const id = fromHex(root.id);
+  rig.write("list", await to.source.fetch(id, root.length));
+  await rig.backup();
+  await from.repository.catchUp();
+  const next = listedBackups(from.repository.state).at(-1)!;
+  await using other = await siblingOf(from);
+  const target = await sideOf(other);
+  const how = { operation: drawId(realRandom), ...HOW };
+  await copyBackups(from, target, { ...how, backups: [next.backup] });
+  const { index } = target.repository;
+  expect(index.find(id).map(({ seal }) => seal?.origin.session)).toEqual([expect.any(String)]);
+  await copyBackups(from, target, how);
+  expect(index.find(id).map(({ seal }) => seal?.origin.session)).toContain(undefined);
+  expect((await proveCopy(from, target, { deep: true })).unproved).toEqual([]);
 });
 
 test("a plain site takes no copy of an encrypted one", async () => {

@@ -123,12 +123,13 @@ class ListNodes {
     if (this.#stored.has(idKey(id))) return id;
     this.#stored.add(idKey(id));
     const { index, state } = this.#to;
-    const known = index
-      .find(id)
-      .find(
-        ({ pack, length }) =>
-          length === bytes.length && getNamedPack(this.#to, state, pack) !== undefined,
-      );
+    const known = index.find(id).find(
+      ({ pack, length, seal }) =>
+        length === bytes.length &&
+        // A file may have the very bytes of a node, under a session key that no node can open.
+        seal?.origin.session === undefined &&
+        getNamedPack(this.#to, state, pack) !== undefined,
+    );
     if (known !== undefined) {
       this.packs.add(known.pack);
       return id;
