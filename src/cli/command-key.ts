@@ -121,14 +121,24 @@ export async function check(run: CommandRun): Promise<CommandEnd> {
   });
 }
 
-/** Wraps all session keys, on all sites of the file, for its recipients. */
+/** What a rotation did at one site; null where the log has ended and takes nothing more. */
+type SiteRotation = {
+  readonly site: string;
+  readonly rewrapped: number | null;
+  readonly unchanged: number | null;
+};
+
+/** Wraps all session keys, on all sites of the file whose log goes on, for its recipients. */
 export async function rotate(run: CommandRun): Promise<CommandEnd> {
   const config = mustLoad(run, "key rotate");
-  const done: { readonly site: string; readonly rewrapped: number; readonly unchanged: number }[] =
-    [];
+  const done: SiteRotation[] = [];
   for (const site of config.sites) {
     const how = { command: "key rotate", site, isWriting: true };
     await withRepository(run, how, async ({ repository, encryption }) => {
+      if (repository.state.closed !== undefined) {
+        done.push({ site: site.name, rewrapped: null, unchanged: null });
+        return;
+      }
       const { identities } = encryption;
       const recipients = mustHaveRecipients(encryption);
       const operation = drawId(OFFLINE_DOORS.random);
@@ -138,9 +148,10 @@ export async function rotate(run: CommandRun): Promise<CommandEnd> {
   }
   return printDone(run, { sites: done }, () =>
     done
-      .map(
-        ({ site, rewrapped, unchanged }) =>
-          `${site}: ${rewrapped} wrapped, ${unchanged} as they were`,
+      .map(({ site, rewrapped, unchanged }) =>
+        rewrapped === null
+          ? `${site}: retired, passed over: its keys stay wrapped as they were`
+          : `${site}: ${rewrapped} wrapped, ${unchanged} as they were`,
       )
       .join("\n"),
   );
