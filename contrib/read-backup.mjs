@@ -571,7 +571,12 @@ const VOID = {
     if (forgotten === undefined || body.overrides.site !== state.header.site) return undefined;
     return body.overrides.sequence === forgotten.sequence ? undefined : "another forget";
   },
-  forget: (state, body) => (body.backups.every((id) => isListed(state, id)) ? undefined : "no"),
+  forget(state, body) {
+    // One that another site forgot for all may name what was never here.
+    const isCarried = body.scope === "all" && body.origin !== undefined;
+    const isRight = (id) => isListed(state, id) || (isCarried && !state.everIds.has(id));
+    return body.backups.every(isRight) ? undefined : "no";
+  },
   undo: (state, body) =>
     state.backups.get(body.backup)?.forgotten?.sequence === body.forget ? undefined : "no",
   pin: (state, body) => (state.backups.has(body.backup) ? undefined : "no"),
@@ -626,7 +631,9 @@ const EFFECTS = {
   },
   forget(state, body, entry) {
     for (const id of body.backups) {
-      state.backups.get(id).forgotten = { sequence: entry.sequence, reason: body.reason };
+      const backup = state.backups.get(id);
+      if (backup === undefined) state.everIds.add(id);
+      else backup.forgotten = { sequence: entry.sequence, reason: body.reason };
     }
   },
   undo(state, body) {

@@ -8,6 +8,7 @@ import { dropPin, forgetBackups, pinBackup, undoForget } from "../cas/clean/back
 import type { CleanupReport } from "../cas/clean/cleanup.ts";
 import { planCleanup, runCleanup } from "../cas/clean/cleanup.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
+import type { ForgetRef } from "../cas/log/entry.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
@@ -146,6 +147,8 @@ export async function runMarkOperation(
   );
   const ids = found.map(({ backup }) => backup);
   await markAt(parts.site, context, { kind, ids, reason: request.reason });
+  // What is forgotten at a mirror is so by the entry of the primary: an undo of that one undoes both.
+  const here = repository.state.backups;
   const sites: MarkedSite[] = [];
   for (const { role, open, name, error } of parts.sites.last?.sites ?? []) {
     if (role !== "mirror" || open?.id === parts.site.id) continue;
@@ -153,7 +156,8 @@ export async function runMarkOperation(
       if (open === undefined) throw error ?? new AppError("unavailable", "It was not asked.");
       const there = (await open.repository.catchUp(context.signal)).backups;
       const known = ids.filter((id) => there.has(id));
-      await markAt(open, context, { kind, ids: known, reason: request.reason });
+      const originOf = (id: string): ForgetRef | undefined => here.get(id)?.forgotten?.origin;
+      await markAt(open, context, { kind, ids: known, reason: request.reason, originOf });
       sites.push({ site: name });
     } catch (thrown) {
       context.signal.throwIfAborted();
@@ -172,15 +176,21 @@ async function markAt(
     readonly kind: MarkKind;
     readonly ids: readonly string[];
     readonly reason: string | undefined;
+    /** At a mirror: the forget of the primary. */
+    readonly originOf?: (id: string) => ForgetRef | undefined;
   },
 ): Promise<void> {
-  const { kind, ids, reason } = mark;
+  const { kind, ids, reason, originOf } = mark;
   const { signal } = context;
   const common = { operation: context.id, signal };
   if (ids.length === 0) return;
   if (kind === "delete") {
     const why = reason ?? "deleted by name";
-    await forgetBackups(repository, { backups: ids, reason: why, scope: "all", ...common });
+    const byOrigin = Map.groupBy(ids, (id) => JSON.stringify(originOf?.(id)));
+    for (const backups of byOrigin.values()) {
+      const origin = originOf?.(backups[0] ?? "");
+      await forgetBackups(repository, { backups, reason: why, scope: "all", origin, ...common });
+    }
     return;
   }
   for (const backup of ids) {

@@ -102,6 +102,7 @@ export async function copyLacking(
   if (backups.length === 0 && forgottenForAll(source, target).length === 0) return undefined;
   return await copyBackups(sideOf(from), sideOf(to.open), {
     backups,
+    override: "site",
     operation: context.id,
     concurrency: backup.uploadsMax,
     readBack: false,

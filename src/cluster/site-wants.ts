@@ -4,7 +4,7 @@
  */
 import type { RetentionBackup, RetentionPolicy } from "../cas/clean/retention.ts";
 import { planRetention } from "../cas/clean/retention.ts";
-import { backupsToHold, copyStateOf } from "../cas/copy/copy-side.ts";
+import { backupsToHold, copyStateOf, isUndoneElsewhere } from "../cas/copy/copy-side.ts";
 import type { BackupRecord, RepositoryState } from "../cas/log/state.ts";
 import { isPinned, listedBackups } from "../cas/log/state.ts";
 import type { SiteView } from "./site-views.ts";
@@ -18,16 +18,20 @@ export type SiteLag = {
   readonly oldest?: string;
 };
 
-/** Backups that a site with this retention keeps of all that these logs list. */
+/**
+ * Backups that a site with this retention keeps of all that these logs list; without pins, those that
+ * it keeps by its rules alone.
+ */
 export function wantedAt(
   policy: RetentionPolicy,
   states: readonly RepositoryState[],
+  { withPins = true } = {},
 ): ReadonlySet<string> {
   const all = new Map<string, RetentionBackup>();
   for (const state of states) {
     for (const backup of listedBackups(state)) {
       const known = all.get(backup.backup);
-      const pinned = known?.pinned === true || isPinned(state, backup.backup);
+      const pinned = known?.pinned === true || (withPins && isPinned(state, backup.backup));
       all.set(backup.backup, known === undefined ? rowOf(backup, pinned) : { ...known, pinned });
     }
   }
@@ -35,16 +39,17 @@ export function wantedAt(
   return new Set(verdicts.filter(({ keep }) => keep).map(({ id }) => id));
 }
 
-/** Backups that `from` holds, `to` wants and has never had, oldest first. */
+/**
+ * Backups that `from` holds and `to` wants and lacks, oldest first: it has never had them, or forgot
+ * them by a rule that it has no more, or by a forget that was undone at `from`.
+ */
 export function lackingAt(
   from: RepositoryState,
   to: RepositoryState,
   policy: RetentionPolicy,
 ): BackupRecord[] {
-  const wanted = wantedAt(policy, [from, to]);
-  return backupsToHold(from).filter(
-    ({ backup }) => wanted.has(backup) && copyStateOf(to, backup) === "copy",
-  );
+  const isLacked = lackedAt(from, to, policy);
+  return backupsToHold(from).filter(({ backup }) => isLacked(backup));
 }
 
 /** The figures of backups that a site lacks. */
@@ -72,16 +77,30 @@ export function heldFor(
   );
   const wants = askers.map(({ name, retention, open }) => {
     const there = open?.repository.state;
-    const states = [state, there].filter((one) => one !== undefined);
-    return { name, there, wanted: wantedAt(retention ?? common, states) };
-  });
-  return (backup) => {
-    for (const { name, there, wanted } of wants) {
-      if (!wanted.has(backup)) continue;
-      if (there === undefined) return `site ${name} wants it and does not answer`;
-      if (copyStateOf(there, backup) === "copy") return `site ${name} is still to get it`;
+    const policy = retention ?? common;
+    if (there !== undefined && state !== undefined) {
+      return { why: `site ${name} is still to get it`, isHeld: lackedAt(state, there, policy) };
     }
-    return undefined;
+    const wanted = wantedAt(policy, state === undefined ? [] : [state]);
+    const isHeld = (backup: string): boolean => wanted.has(backup);
+    return { why: `site ${name} wants it and does not answer`, isHeld };
+  });
+  return (backup) => wants.find(({ isHeld }) => isHeld(backup))?.why;
+}
+
+/** True of what `to` wants and does not list, and may get from `from`. */
+function lackedAt(
+  from: RepositoryState,
+  to: RepositoryState,
+  policy: RetentionPolicy,
+): (backup: string) => boolean {
+  const wanted = wantedAt(policy, [from, to]);
+  // A pin of another site brings back nothing: the next cleanup would forget it once more.
+  const wantedByRules = wantedAt(policy, [from, to], { withPins: false });
+  return (backup) => {
+    if (!wanted.has(backup)) return false;
+    if (copyStateOf(to, backup) === "copy" || isUndoneElsewhere(from, to, backup)) return true;
+    return wantedByRules.has(backup) && to.backups.get(backup)?.forgotten?.scope === "site";
   };
 }
 

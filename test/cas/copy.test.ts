@@ -4,7 +4,7 @@ import { planCopy } from "../../src/cas/copy/copy-plan.ts";
 import { localTransfer } from "../../src/cas/copy/transfer-pack.ts";
 import { drawId } from "../../src/cas/format/ids.ts";
 import { packKey } from "../../src/cas/format/pack.ts";
-import { forgetBackups, undoForget } from "../../src/cas/clean/backup-marks.ts";
+import { forgetBackups } from "../../src/cas/clean/backup-marks.ts";
 import { listedBackups } from "../../src/cas/log/state.ts";
 import { PLAIN_SEALER } from "../../src/cas/format/seal.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
@@ -12,7 +12,7 @@ import { FaultySite } from "../../src/sites/faulty-site.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import type { SmallNode } from "./small-backups.ts";
-import { openSource, packsIn } from "./small-backups.ts";
+import { packsIn } from "./small-backups.ts";
 import { KEEP_ALL } from "./small-world.ts";
 import type { SmallWorld } from "./small-world.ts";
 import { caught } from "./small-world.ts";
@@ -125,62 +125,6 @@ describe("a copy", () => {
     expect(await sites.checkOther()).toBe(1);
     const again = await sites.copy(b, a);
     expect(again.packs).toBe(0);
-  });
-
-  test("carries a forget for all sites before it copies, and not one for its own site", async () => {
-    using sites = await TwoSites.create();
-    const { world } = sites;
-    const a = await world.open();
-    const b = await sites.openOther();
-    const [one, two, three] = [
-      await world.backup(a, [1, 2, 3]),
-      await world.backup(a, [2, 3, 4]),
-      await world.backup(a, [3, 4, 5]),
-    ];
-    await sites.copy(a, b);
-    await world.forget(a, one);
-    await forgetHere(sites, a, two);
-    const report = await sites.copy(a, b);
-    expect(report.forgotten).toEqual([one]);
-    expect(listedBackups(b.repository.state).map(({ backup }) => backup)).toEqual([two, three]);
-    // Not brought back from where it is listed still.
-    const back = await sites.copy(b, a);
-    expect(back.backups.map(({ state }) => state)).toEqual(["forgotten-there", "there"]);
-  });
-
-  test("brings back what the target forgot only if asked for by name", async () => {
-    using sites = await TwoSites.create();
-    const { world } = sites;
-    const a = await world.open();
-    const b = await sites.openOther();
-    const id = await world.backup(a, NUMBERS);
-    await sites.copy(a, b);
-    await forgetHere(sites, b, id);
-    expect((await sites.copy(a, b, { backups: [id] })).backups[0]?.state).toBe("forgotten-there");
-    expect((await sites.copy(a, b, { override: true })).backups[0]?.state).toBe("forgotten-there");
-    const asked = await sites.copy(a, b, { backups: [id], override: true });
-    expect(asked.backups[0]?.state).toBe("copied");
-    expect(await sites.checkOther()).toBe(1);
-    await forgetHere(sites, b, id);
-    for (let count = 0; count < 3; count++) await world.cleanup(b, { sweep: true });
-    expect(b.repository.state.backups.size).toBe(0);
-    await sites.copy(a, b, { backups: [id], override: true });
-    expect(await sites.checkOther()).toBe(1);
-  });
-
-  test("does not carry a forget to where the backup was listed again since", async () => {
-    using sites = await TwoSites.create();
-    const { world } = sites;
-    const a = await world.open();
-    const b = await sites.openOther();
-    const id = await world.backup(a, NUMBERS);
-    await sites.copy(a, b);
-    await world.forget(a, id);
-    await sites.copy(a, b);
-    const operation = drawId(world.random);
-    await undoForget(a.repository, () => openSource(a.repository), { backup: id, operation });
-    expect((await sites.copy(b, a)).forgotten).toEqual([]);
-    expect(listedBackups(a.repository.state)).toHaveLength(1);
   });
 
   test("keeps what it has brought: a cleanup of the target while it sleeps takes nothing", async () => {

@@ -137,6 +137,52 @@ describe("repair", () => {
   });
 });
 
+describe("a forget", () => {
+  const carried = (name: string, sequence: number, scope: "site" | "all" = "all"): EntryDraft => ({
+    kind: "forget",
+    body: { backups: [idOf(name)], reason: "", scope, origin: { site: idOf("p"), sequence } },
+  });
+
+  test("is known by its first entry; what undid it or stands above it remembers that", () => {
+    const log = new LogBuilder();
+    log.push(backup("a", 1));
+    const own = { site: idOf("site"), sequence: 3 };
+    log.push(forget("a"));
+    expect(log.state.backups.get(idOf("a"))?.forgotten?.origin).toEqual(own);
+    log.push({ kind: "undo", body: { backup: idOf("a"), forget: 3, revived: [] } });
+    expect(log.push(carried("a", 9))).toBeUndefined();
+    expect(log.state.backups.get(idOf("a"))?.undone).toEqual([own]);
+    log.push(backup("a", 4, { overrides: { site: idOf("site"), sequence: 5 } }));
+    const undone = [own, { site: idOf("p"), sequence: 9 }];
+    expect(log.state.backups.get(idOf("a"))).toMatchObject({ undone });
+    expect(throughCheckpoint(log.state)).toEqual(log.state);
+  });
+
+  test("for all outlives the record, until the backup is listed again", () => {
+    const log = new LogBuilder();
+    log.push(backup("a", 1));
+    log.push(backup("b", 1));
+    log.push(carried("a", 9));
+    log.push(forget("b"));
+    log.push(remove([], ["a", "b"], 4));
+    const origin = { site: idOf("p"), sequence: 9 };
+    expect([...log.state.buried]).toEqual([[idOf("a"), origin]]);
+    expect(throughCheckpoint(log.state)).toEqual(log.state);
+    log.push(backup("a", 6, { overrides: { site: idOf("site"), sequence: 6 } }));
+    expect(log.state.buried.size).toBe(0);
+    expect(log.state.backups.get(idOf("a"))?.undone).toEqual([origin]);
+  });
+
+  test("of what was never here counts if it is carried, for all: then the id is taken", () => {
+    const log = new LogBuilder();
+    expect(log.push(carried("a", 9, "site"))).toContain("is not listed");
+    expect(log.push(carried("a", 9))).toBeUndefined();
+    expect(log.push(carried("a", 9))).toContain("is not listed");
+    expect(log.state.buried.has(idOf("a"))).toBe(true);
+    expect(log.push(backup("a", 2))).toContain("this log has had backup");
+  });
+});
+
 function throughCheckpoint(state: RepositoryState): RepositoryState {
   const { bytes, hash } = encodeCheckpoint(state);
   return decodeCheckpoint(bytes, { sequence: state.sequence, hash });

@@ -41,7 +41,13 @@ test("a name that fits several is refused with their ids", () => {
 });
 
 test("a forgotten backup is found only by who asks for forgotten ones", () => {
-  const forgotten = { sequence: 9, time: "t", reason: "r", scope: "all" as const };
+  const forgotten = {
+    sequence: 9,
+    time: "t",
+    reason: "r",
+    scope: "all" as const,
+    origin: { site: "s", sequence: 9 },
+  };
   const state = stateOf(row("abcdef", "gone", { forgotten }), row("fedcba", "gone", {}));
   expect(findBackup(state, "gone", "c").backup.slice(0, 6)).toBe("fedcba");
   expect(() => findBackup(state, "abcdef", "c")).toThrow("There is no backup abcdef.");

@@ -380,6 +380,23 @@ test("a mark reaches every site that answers, and a forgotten backup the others 
   }
 });
 
+test("an undelete while a mirror is away wins there later, and not the forget that it still has", async () => {
+  const cluster = await open(["east", "west"]);
+  await backUp(cluster, "one");
+  change(cluster);
+  await backUp(cluster, "two");
+  await run(cluster, (node) => node.member.startMark("delete", { backups: ["one"] }));
+  cluster.stores.get("west")!.isDown = true;
+  await run(cluster, (node) => node.member.startMark("undelete", { backups: ["one"] }));
+  cluster.stores.get("west")!.isDown = false;
+  expect(await listedAt(cluster, "west")).toEqual(["two"]);
+  await cluster.clock.pass(60_000);
+  await run(cluster, (node) => node.member.startSync());
+  for (const site of ["store", "east", "west"]) {
+    expect((await listedAt(cluster, site)).toSorted()).toEqual(["one", "two"]);
+  }
+});
+
 test("a backup that runs while the roles change is on every site afterwards", async () => {
   const cluster = await open(["east"]);
   await backUp(cluster, "one");

@@ -7,11 +7,12 @@ import { AppError } from "../../base/error.ts";
 import type { WonCommit } from "../write/backup-commit.ts";
 import { packsGone } from "../write/arrivals.ts";
 import { type CommitRules, COMMIT_RULES } from "../write/commit-rules.ts";
-import type { EntryDraft } from "../log/entry.ts";
+import type { EntryDraft, ForgetRef } from "../log/entry.ts";
 import { decideMoving } from "./moved-on.ts";
 import { packStanding } from "./pack-standing.ts";
 import { readBackupUses, type UseSource } from "./pack-uses.ts";
 import type { Repository } from "../log/repository.ts";
+import { hasUndone } from "../log/state.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
 
 /** What all marks need. */
@@ -37,17 +38,27 @@ export async function forgetBackups(
     readonly backups: readonly string[];
     readonly reason: string;
     readonly scope: "site" | "all";
+    /**
+     * The forget of another site that is carried here: it passes over what has undone it, and buries
+     * what was never here, so that no third site brings it.
+     */
+    readonly origin?: ForgetRef | undefined;
   },
 ): Promise<WonCommit | undefined> {
-  const { reason, scope } = options;
+  const { reason, scope, origin } = options;
+  const carried = origin === undefined ? {} : { origin };
   const wanted = [...new Set(options.backups)];
   return await commitMark(repository, options, async (state) => {
-    const records = wanted.map((id) => mustGetBackup(state, id));
+    const isNew = (id: string): boolean => origin !== undefined && !state.everIds.has(id);
+    const known = wanted.filter((id) => !isNew(id));
+    const records = known.map((id) => mustGetBackup(state, id));
     for (const record of records) mustNotBePinned(state, record);
-    const backups = records.filter(({ forgotten }) => forgotten === undefined);
-    if (backups.length === 0) return undefined;
-    const ids = backups.map(({ backup }) => backup);
-    return { kind: "forget", body: { backups: ids, reason, scope } };
+    const backups = records.filter(
+      (record) => record.forgotten === undefined && !hasUndone(record, origin),
+    );
+    const ids = [...backups.map(({ backup }) => backup), ...wanted.filter(isNew)];
+    if (ids.length === 0) return undefined;
+    return { kind: "forget", body: { backups: ids, reason, scope, ...carried } };
   });
 }
 

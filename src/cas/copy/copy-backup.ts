@@ -63,8 +63,11 @@ export class BackupCopier {
     this.#unnamed = new UnnamedPacks(to.repository, { operation, keys: this.#keys, signal });
   }
 
-  /** Copies one backup; `override` brings back what the target has forgotten. */
-  async copy(backup: string, options: { readonly override: boolean }): Promise<CopiedState> {
+  /** Copies one backup; `override` says if what the target has forgotten is brought back. */
+  async copy(
+    backup: string,
+    options: { readonly override: (from: RepositoryState, to: RepositoryState) => boolean },
+  ): Promise<CopiedState> {
     for (let count = 1; ; count += 1) {
       const { from, to } = this.#parts;
       const states = { from: from.repository.state, to: to.repository.state };
@@ -72,7 +75,9 @@ export class BackupCopier {
       const standing = copyStateOf(states.to, backup);
       if (standing === "there") return standing;
       if (record === undefined) return "gone";
-      if (standing === "forgotten-there" && !options.override) return standing;
+      if (standing === "forgotten-there" && !options.override(states.from, states.to)) {
+        return standing;
+      }
       mustNotBeForeign(states.from, states.to, record);
       this.#unnamed.giveUp();
       try {

@@ -6,12 +6,19 @@
 import { AppError } from "../../base/error.ts";
 import type { AppErrorJson } from "../../base/error.ts";
 import { forgetBackups } from "../clean/backup-marks.ts";
-import { isPinned } from "../log/state.ts";
+import type { ForgetRef } from "../log/entry.ts";
+import { hasUndone, isPinned } from "../log/state.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
 import type { CopiedState } from "./copy-backup.ts";
 import { BackupCopier } from "./copy-backup.ts";
 import type { CopySide } from "./copy-side.ts";
-import { backupsToHold, callOf, mustBeSitesOfOne } from "./copy-side.ts";
+import {
+  backupsToHold,
+  callOf,
+  copyStateOf,
+  isUndoneElsewhere,
+  mustBeSitesOfOne,
+} from "./copy-side.ts";
 import type { PackArrived, PackTransfer } from "./transfer-pack.ts";
 import { localTransfer } from "./transfer-pack.ts";
 
@@ -30,8 +37,8 @@ export type CopyOptions = {
   readonly sentUnder?: number;
   /** Who carries packs; this process unless given. */
   readonly transfer?: PackTransfer;
-  /** Brings back what the target has forgotten, of `backups`. */
-  readonly override?: boolean;
+  /** Brings back what the target has forgotten, of `backups`; "site": if it did so by itself. */
+  readonly override?: boolean | "site";
   readonly onProgress?: (progress: CopyProgress) => void;
   readonly signal?: AbortSignal | undefined;
 };
@@ -79,7 +86,7 @@ export async function copyBackups(
   to: CopySide,
   options: CopyOptions,
 ): Promise<CopyReport> {
-  const { operation, concurrency, override = false, onProgress, signal } = options;
+  const { operation, concurrency, onProgress, signal } = options;
   mustBeSitesOfOne(from, to);
   await from.repository.catchUp(signal);
   await to.repository.catchUp(signal);
@@ -118,7 +125,7 @@ export async function copyBackups(
   for (const record of wanted) {
     now = record;
     report();
-    backups.push(await copyOne(copier, record, override && options.backups !== undefined));
+    backups.push(await copyOne(copier, record, options));
   }
   await endKeep(to, options);
   return { backups, forgotten, ...total };
@@ -140,41 +147,51 @@ export function chooseBackups(
   });
 }
 
-/** Which backups the target lists and the source has forgotten for all sites. */
-export function forgottenForAll(from: RepositoryState, to: RepositoryState): string[] {
-  const ids: string[] = [];
+/** A forget that the source has, for all sites, and the target does not. */
+export type ForgetToCarry = { readonly backup: string; readonly reason: string } & {
+  readonly origin: ForgetRef;
+};
+
+/**
+ * Which forgets for all sites the target is still to get: of what it lists, unless that is pinned or
+ * has undone this very forget; and of what it never had, so that no third site brings it there.
+ */
+export function forgottenForAll(from: RepositoryState, to: RepositoryState): ForgetToCarry[] {
+  const all: ForgetToCarry[] = Array.from(from.buried, ([backup, origin]) => {
+    return { backup, reason: "deleted by name", origin };
+  });
   for (const { backup, forgotten } of from.backups.values()) {
-    const record = to.backups.get(backup);
-    if (forgotten?.scope !== "all" || record === undefined || record.forgotten !== undefined) {
-      continue;
-    }
-    if (!isPinned(to, backup) && !isRelisted(record, forgotten.time)) ids.push(backup);
+    if (forgotten?.scope === "all") all.push({ backup, ...forgotten });
   }
-  return ids;
+  return all.filter(({ backup, origin }) => {
+    if (!to.everIds.has(backup)) return true;
+    if (copyStateOf(to, backup) !== "there" || isPinned(to, backup)) return false;
+    return !hasUndone(to.backups.get(backup), origin);
+  });
 }
 
-/** True if somebody has listed the backup again since it was forgotten elsewhere. */
-function isRelisted(record: BackupRecord, forgottenAt: string): boolean {
-  const again = record.undone?.time ?? (record.overrides === undefined ? undefined : record.time);
-  return again !== undefined && Date.parse(again) >= Date.parse(forgottenAt);
-}
-
+/** Ids of what is forgotten now and was listed. */
 async function forgetForAll(
   from: CopySide,
   to: CopySide,
   { operation, signal }: CopyOptions,
 ): Promise<string[]> {
   const done: string[] = [];
-  for (const id of forgottenForAll(from.repository.state, to.repository.state)) {
-    const reason = from.repository.state.backups.get(id)?.forgotten?.reason ?? "";
-    const how = { reason, scope: "all", operation, signal } as const;
+  const { repository } = to;
+  for (const { backup, reason, origin } of forgottenForAll(
+    from.repository.state,
+    repository.state,
+  )) {
+    const isListed = repository.state.everIds.has(backup);
+    const how = { reason, scope: "all", origin, operation, signal } as const;
     try {
-      await forgetBackups(to.repository, { backups: [id], ...how });
-      done.push(id);
+      await forgetBackups(repository, { backups: [backup], ...how });
+      if (isListed) done.push(backup);
     } catch (thrown) {
       // Pinned or deleted since we looked.
-      const left = forgottenForAll(from.repository.state, to.repository.state);
-      if (left.includes(id) || !(thrown instanceof AppError)) throw thrown;
+      const left = forgottenForAll(from.repository.state, repository.state);
+      const isLeft = left.some((one) => one.backup === backup);
+      if (isLeft || !(thrown instanceof AppError)) throw thrown;
     }
   }
   return done;
@@ -183,8 +200,14 @@ async function forgetForAll(
 async function copyOne(
   copier: BackupCopier,
   { backup: id, name }: BackupRecord,
-  override: boolean,
+  options: Pick<CopyOptions, "backups" | "override">,
 ): Promise<CopiedBackup> {
+  const asked = options.backups !== undefined && (options.override ?? false);
+  // Decided again whenever one of the sites has moved on.
+  const override = (from: RepositoryState, to: RepositoryState): boolean =>
+    asked === true ||
+    (asked === "site" && to.backups.get(id)?.forgotten?.scope === "site") ||
+    isUndoneElsewhere(from, to, id);
   try {
     return { id, name, state: await copier.copy(id, { override }) };
   } catch (thrown) {

@@ -6,7 +6,7 @@ import { AppError } from "../../base/error.ts";
 import type { SiteCall } from "../../sites/site.ts";
 import type { ChunkSource } from "../read/chunk-source.ts";
 import type { Repository } from "../log/repository.ts";
-import { isPinned } from "../log/state.ts";
+import { hasUndone, isPinned } from "../log/state.ts";
 import type { BackupRecord, RepositoryState } from "../log/state.ts";
 
 /** A site as a side of a copy. */
@@ -57,6 +57,18 @@ export function copyStateOf(state: RepositoryState, backup: string): CopyState {
   if (!state.everIds.has(backup)) return "copy";
   const record = state.backups.get(backup);
   return record !== undefined && record.forgotten === undefined ? "there" : "forgotten-there";
+}
+
+/** True if the target has forgotten a backup by the very forget that the source has undone. */
+export function isUndoneElsewhere(
+  from: RepositoryState,
+  to: RepositoryState,
+  backup: string,
+): boolean {
+  const record = from.backups.get(backup);
+  if (record === undefined || record.forgotten !== undefined) return false;
+  const forgotten = to.backups.get(backup)?.forgotten;
+  return hasUndone(record, forgotten === undefined ? to.buried.get(backup) : forgotten.origin);
 }
 
 /**

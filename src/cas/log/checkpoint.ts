@@ -10,6 +10,7 @@ import { sha256Hex } from "../../base/hex.ts";
 import {
   backupBodySchema,
   closedBodySchema,
+  forgetRefSchema,
   recipientsSchema,
   roleBodySchema,
   scopeSchema,
@@ -41,12 +42,19 @@ const stateSchema = z.strictObject({
       time,
       operation: randomIdSchema,
       forgotten: z
-        .strictObject({ sequence, time, reason: z.string(), scope: scopeSchema })
+        .strictObject({
+          sequence,
+          time,
+          reason: z.string(),
+          scope: scopeSchema,
+          origin: forgetRefSchema,
+        })
         .optional(),
-      undone: z.strictObject({ sequence, time }).exactOptional(),
+      undone: z.array(forgetRefSchema).exactOptional(),
     }),
   ),
   everIds: z.array(randomIdSchema),
+  buried: z.array(forgetRefSchema.extend({ backup: randomIdSchema })),
   pins: z.array(
     z.strictObject({
       pin: z.string(),
@@ -150,8 +158,12 @@ function stateToJson(state: RepositoryState): StateJson {
     repository: state.repositoryId,
     site: state.siteId,
     floor: state.floor,
-    backups: [...state.backups.values()],
+    backups: Array.from(state.backups.values(), ({ undone, ...backup }) => ({
+      ...backup,
+      ...(undone === undefined ? {} : { undone: [...undone] }),
+    })),
     everIds: [...state.everIds],
+    buried: rows(state.buried, (backup, origin) => ({ backup, ...origin })),
     pins: rows(state.pins, (pin, value) => ({ pin, ...value })),
     keeps: rows(state.keeps, (operation, { segments, ...keep }) => ({
       operation,
@@ -191,6 +203,7 @@ function stateFromJson(
       ]),
     ),
     everIds: new Set(json.everIds),
+    buried: new Map(json.buried.map(({ backup, ...origin }) => [backup, origin])),
     pins: new Map(json.pins.map(({ pin, ...value }) => [pin, value])),
     keeps: new Map(json.keeps.map(({ operation, ...value }) => [operation, value])),
     segments: new Map(json.segments.map((segment) => [segment.id, segment])),

@@ -54,8 +54,8 @@ export const totalsSchema = z.strictObject({
   storedBytes: countSchema,
 });
 
-/** Which `forget`, in the log of which site, a backup that is listed again stands above. */
-export const overrideSchema = z.strictObject({ site: randomIdSchema, sequence: sequenceSchema });
+/** Which `forget`, in the log of which site. */
+export const forgetRefSchema = z.strictObject({ site: randomIdSchema, sequence: sequenceSchema });
 
 /** Where a forget applies: to this site, or to all that hold the backup. */
 export const scopeSchema = z.enum(["site", "all"]);
@@ -140,7 +140,8 @@ export const backupBodySchema = z.strictObject({
   lists: z.array(z.strictObject({ node: nameSchema, root: treeRootSchema })).max(NAME_COUNT_MAX),
   listPacks: packsSchema,
   totals: totalsSchema,
-  overrides: overrideSchema.optional(),
+  /** What a backup that is listed again stands above. */
+  overrides: forgetRefSchema.optional(),
   keys: keysSchema,
 });
 
@@ -148,7 +149,13 @@ const BODY_SCHEMAS = {
   note: z.strictObject({ text: textSchema, header: hashSchema.optional() }),
   backup: backupBodySchema,
   keep: z.strictObject({ segments: segmentsSchema, keys: keysSchema }),
-  forget: z.strictObject({ backups: backupsSchema, reason: textSchema, scope: scopeSchema }),
+  forget: z.strictObject({
+    backups: backupsSchema,
+    reason: textSchema,
+    scope: scopeSchema,
+    /** The entry that this one carries to another site; left out by that entry itself. */
+    origin: forgetRefSchema.exactOptional(),
+  }),
   undo: z.strictObject({ backup: randomIdSchema, forget: sequenceSchema, revived: packsSchema }),
   retire: z.strictObject({ packs: z.array(hashSchema).max(RETIRE_PACK_COUNT_MAX) }),
   delete: z.strictObject({ packs: packsSchema, backups: backupsSchema, floor: birthSchema }),
@@ -176,6 +183,9 @@ export type EntryKind = keyof typeof BODY_SCHEMAS;
 export type EntryBodies = {
   readonly [Kind in EntryKind]: z.infer<(typeof BODY_SCHEMAS)[Kind]>;
 };
+
+/** A `forget` in the log of a site, as it is named everywhere. */
+export type ForgetRef = z.infer<typeof forgetRefSchema>;
 
 /** The body of a `backup` entry. */
 export type BackupBody = EntryBodies["backup"];

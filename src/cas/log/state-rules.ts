@@ -2,15 +2,23 @@
  * What each kind of entry does to the state, and what makes it void: the full table of kinds. A rule
  * looks at the entry's own bytes and at the state, and at nothing else (replay.ts says why).
  */
-import type { BackupBody, EntryBodies, EntryDraft, EntryKind, EntryOf } from "./entry.ts";
+import type {
+  BackupBody,
+  EntryBodies,
+  EntryDraft,
+  EntryKind,
+  EntryOf,
+  ForgetRef,
+} from "./entry.ts";
 import type { BackupRecord, CurrentSegment, Deleted, Keep, Move, Pin } from "./state.ts";
-import { areBetterRoles } from "./state.ts";
+import { areBetterRoles, hasUndone } from "./state.ts";
 import type { StoredKey } from "../format/seal.ts";
 import type { RepositoryState, Retired } from "./state.ts";
 
 type Tables = {
   backups: Map<string, BackupRecord>;
   everIds: Set<string>;
+  buried: Map<string, Readonly<ForgetRef>>;
   pins: Map<string, Pin>;
   keeps: Map<string, Keep>;
   segments: Map<string, CurrentSegment>;
@@ -164,7 +172,9 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
       const { sequence, time, operation } = entry;
       // Its keys are in a table of their own.
       const { keys, ...record } = body;
-      draft.edit("backups").set(body.backup, { ...record, sequence, time, operation });
+      const undone = undoneBy(draft.state, body);
+      draft.edit("backups").set(body.backup, { ...record, sequence, time, operation, ...undone });
+      if (draft.state.buried.has(body.backup)) draft.edit("buried").delete(body.backup);
       draft.edit("everIds").add(body.backup);
       // A repack spoke for the list that was there then, not for this one.
       if (draft.state.moves.has(body.backup)) draft.edit("moves").delete(body.backup);
@@ -188,16 +198,24 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
 
   forget: {
     voidBecause(state, body) {
-      const missing = body.backups.find((id) => !isListed(state, id));
+      // What others had and this log never will is buried, so that nobody brings it.
+      const isCarried = body.scope === "all" && body.origin !== undefined;
+      const missing = body.backups.find(
+        (id) => !isListed(state, id) && !(isCarried && !state.everIds.has(id)),
+      );
       return missing === undefined ? undefined : `backup ${missing} is not listed`;
     },
     effect(draft, body, { sequence, time }) {
-      const { reason, scope } = body;
+      const { reason, scope, origin = { site: draft.state.siteId, sequence } } = body;
       const backups = draft.edit("backups");
       for (const id of body.backups) {
         const record = backups.get(id);
-        if (record === undefined) continue;
-        backups.set(id, { ...record, forgotten: { sequence, time, reason, scope } });
+        if (record === undefined) {
+          draft.edit("everIds").add(id);
+          draft.edit("buried").set(id, origin);
+        } else {
+          backups.set(id, { ...record, forgotten: { sequence, time, reason, scope, origin } });
+        }
       }
     },
   },
@@ -208,11 +226,12 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
       if (sequence === body.forget) return undefined;
       return `backup ${body.backup} is not forgotten by entry ${body.forget}`;
     },
-    effect(draft, body, { sequence, time }) {
+    effect(draft, body) {
       const record = draft.state.backups.get(body.backup);
-      if (record === undefined) return;
-      const { forgotten: _, ...listed } = record;
-      draft.edit("backups").set(body.backup, { ...listed, undone: { sequence, time } });
+      if (record?.forgotten === undefined) return;
+      const { forgotten, ...listed } = record;
+      const undone = withOrigin(record, forgotten.origin);
+      draft.edit("backups").set(body.backup, { ...listed, undone });
       revive(draft, body.revived);
     },
   },
@@ -235,6 +254,8 @@ const RULES: { readonly [Kind in EntryKind]: Rule<Kind> } = {
         if (draft.state.repairs.has(pack)) draft.edit("repairs").delete(pack);
       }
       for (const id of body.backups) {
+        const forgotten = draft.state.backups.get(id)?.forgotten;
+        if (forgotten?.scope === "all") draft.edit("buried").set(id, forgotten.origin);
         draft.edit("backups").delete(id);
         draft.edit("moves").delete(id);
       }
@@ -358,6 +379,21 @@ function repair(draft: StateDraft, { kind, id, birth }: Repaired): void {
     if (record.manifest.id !== id) continue;
     draft.edit("backups").set(key, { ...record, manifest: { ...record.manifest, birth } });
   }
+}
+
+/** What a backup that is listed again by its entry stands above from then on. */
+function undoneBy(state: RepositoryState, body: BackupBody): Pick<BackupRecord, "undone"> {
+  const before = state.backups.get(body.backup);
+  const origin = before?.forgotten?.origin ?? state.buried.get(body.backup) ?? body.overrides;
+  return origin === undefined ? {} : { undone: withOrigin(before, origin) };
+}
+
+function withOrigin(
+  record: BackupRecord | undefined,
+  origin: Readonly<ForgetRef>,
+): readonly Readonly<ForgetRef>[] {
+  const before = record?.undone ?? [];
+  return hasUndone(record, origin) ? before : [...before, origin];
 }
 
 function backupFault(state: RepositoryState, body: BackupBody): string | undefined {

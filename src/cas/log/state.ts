@@ -3,7 +3,7 @@
  * next one of it, and everything else reads it. Contents of index segments are not in it, and so
  * nothing here is of the size of the store but the ids of retired packs.
  */
-import type { BackupBody, EntryBodies } from "./entry.ts";
+import type { BackupBody, EntryBodies, ForgetRef } from "./entry.ts";
 import type { RepositoryHeader } from "../format/header.ts";
 import type { StoredKey } from "../format/seal.ts";
 
@@ -13,6 +13,8 @@ export type Forgotten = {
   readonly time: string;
   readonly reason: string;
   readonly scope: "site" | "all";
+  /** The first of the entries that say so; those at other sites carry it. */
+  readonly origin: Readonly<ForgetRef>;
 };
 
 /** A backup that the log lists or has forgotten and not yet deleted. */
@@ -21,8 +23,8 @@ export type BackupRecord = Readonly<BackupBody> & {
   readonly time: string;
   readonly operation: string;
   readonly forgotten?: Forgotten;
-  /** The `undo` that listed it again: what other sites forgot before does not reach it. */
-  readonly undone?: { readonly sequence: number; readonly time: string };
+  /** Origins of what was undone or overridden here: none of these forgets reaches it again. */
+  readonly undone?: readonly Readonly<ForgetRef>[];
 };
 
 /** A pin: its backup is neither deleted nor are its packs. */
@@ -87,6 +89,8 @@ export type RepositoryState = {
   readonly backups: ReadonlyMap<string, BackupRecord>;
   /** The ids of all backups that this log ever took. */
   readonly everIds: ReadonlySet<string>;
+  /** Backups that were forgotten for all sites and are not in this log any more, or never were. */
+  readonly buried: ReadonlyMap<string, Readonly<ForgetRef>>;
   readonly pins: ReadonlyMap<string, Pin>;
   /** By operation. */
   readonly keeps: ReadonlyMap<string, Keep>;
@@ -124,6 +128,7 @@ export function emptyState(headerHash: string, header: RepositoryHeader): Reposi
     floor: 0,
     backups: new Map(),
     everIds: new Set(),
+    buried: new Map(),
     pins: new Map(),
     keeps: new Map(),
     segments: new Map(),
@@ -146,6 +151,19 @@ export function listedBackups(state: RepositoryState): BackupRecord[] {
 export function newestComplete(state: RepositoryState, cluster?: string): BackupRecord | undefined {
   return listedBackups(state).findLast(
     (backup) => backup.complete && (cluster === undefined || backup.cluster === cluster),
+  );
+}
+
+/** True if this forget was undone or overridden where the record stands. */
+export function hasUndone(
+  record: Pick<BackupRecord, "undone"> | undefined,
+  origin: ForgetRef | undefined,
+): boolean {
+  return (
+    origin !== undefined &&
+    record?.undone?.some(
+      ({ site, sequence }) => site === origin.site && sequence === origin.sequence,
+    ) === true
   );
 }
 
