@@ -64,6 +64,15 @@ describe("a switch", () => {
     expect(shown(body)).toEqual({ old: "archive", new: "primary" });
   });
 
+  test("is refused where a third site was made the primary meanwhile", () => {
+    const before = roles(third, [
+      [from, "mirror"],
+      [to, "mirror"],
+    ]);
+    const decide = () => switchRoles(before, { from, to }, { isPartial: false });
+    expect(decide).toThrow("Site old is not the primary any more: third is.");
+  });
+
   test("is nothing where it was made", () => {
     const after = roles(to, [[from, "mirror"]]);
     expect(switchRoles(after, { from, to }, { isPartial: false })).toBeUndefined();
