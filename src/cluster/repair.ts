@@ -49,8 +49,9 @@ export function faultsOf(site: string, problems: readonly VerifyProblem[]): Faul
   return problems.flatMap(({ object, fault }): FaultyObject[] => {
     if (fault !== "missing" && fault !== "damaged") return [];
     const [, kind, id] =
-      /^(pack|manifest)\/(?:[0-9a-f]{2}\/)?([0-9a-f]{64})-[0-9]+$/.exec(object) ?? [];
-    if (id === undefined || (kind !== "pack" && kind !== "manifest")) return [];
+      /^(pack|manifest|index)\/(?:[0-9a-f]{2}\/)?([0-9a-f]{64})-[0-9]+$/.exec(object) ?? [];
+    if (id === undefined) return [];
+    if (kind !== "pack" && kind !== "manifest" && kind !== "index") return [];
     return [{ site, kind, id }];
   });
 }

@@ -9,7 +9,7 @@ import { realRandom } from "../../src/base/random.ts";
 import { copyBackups } from "../../src/cas/copy/copy-backups.ts";
 import type { CopySide } from "../../src/cas/copy/copy-side.ts";
 import { proveCopy } from "../../src/cas/copy/prove-copy.ts";
-import { repairPacks } from "../../src/cas/copy/repair-objects.ts";
+import { repairObjects, repairPacks } from "../../src/cas/copy/repair-objects.ts";
 import { forgetBackups } from "../../src/cas/clean/backup-marks.ts";
 import { runCleanup } from "../../src/cas/clean/cleanup.ts";
 import { drawId } from "../../src/cas/format/ids.ts";
@@ -53,6 +53,12 @@ test("a copy of an encrypted repository opens with the same identity, after a re
   const how = { operation: drawId(realRandom) };
   expect((await repairPacks(to, [from], [pack!.id], how)).repaired).toEqual([pack!.id]);
   expect((await target.read(stored.volumes[0]!.listing)).size).toBe(found.size);
+  const { objects } = target.site;
+  for (const name of objects.keys()) if (name.startsWith("index/")) objects.delete(name);
+  const segments = [...to.repository.state.segments.keys()];
+  const lost = segments.map((id) => ({ kind: "index", id }) as const);
+  expect((await repairObjects(to, [from], lost, how)).repaired).toEqual(segments);
+  expect((await proveCopy(from, to, { deep: true })).unproved).toEqual([]);
 });
 
 test("a list written anew lies under the metadata key, though a file has the same bytes", async () => {

@@ -13,6 +13,7 @@ import { dropPin, forgetBackups, pinBackup } from "../../src/cas/clean/backup-ma
 import type { EntryBodies } from "../../src/cas/log/entry.ts";
 import type { MemorySite } from "../../src/sites/memory-site.ts";
 import type { Site } from "../../src/sites/site.ts";
+import { verifySite } from "../../src/cas/read/verify-site.ts";
 import { rejectionOf } from "./repository-world.ts";
 import type { SmallNode } from "./small-backups.ts";
 import { openSource, packsIn } from "./small-backups.ts";
@@ -94,6 +95,38 @@ describe("a repair", () => {
     const report = await repairObjects(b, [a], [{ kind: "manifest", id: manifest.id }], how(sites));
     expect(report.repaired).toEqual([manifest.id]);
     expect(await sites.checkOther()).toBe(1);
+  });
+
+  test("of a segment writes it again from the rows of a node that knows it", async () => {
+    using sites = await TwoSites.create();
+    const { world } = sites;
+    const { a, b } = await copied(sites);
+    for (let count = 0; count < 12; count++) await world.backup(b, [100 + count, 7]);
+    await world.cleanup(b, { sweep: true });
+    await world.backup(b, [200, 8]);
+    const stranger = await sites.openOther();
+    // A pack that was repaired stands in its segment as it did.
+    const moved = dataPack(b);
+    flip(sites.other, packKey(moved.id, moved.birth));
+    await repairPacks(b, [a], [moved.id], how(sites));
+    const lost = [...sites.other.objects.keys()].filter((key) => key.startsWith("index/"));
+    const targets = [...b.repository.state.segments.keys()].map(
+      (id) => ({ kind: "index", id }) as const,
+    );
+    expect(targets.length).toBeGreaterThan(1);
+    for (const key of lost) sites.other.objects.delete(key);
+    await stranger.repository.rebuildIndex();
+    const vain = await repairObjects(stranger, [a], targets, how(sites));
+    expect(vain.repaired).toEqual([]);
+    expect(vain.left[0]?.why).toContain("another node");
+    const report = await repairObjects(b, [a], targets, how(sites));
+    expect(report).toEqual({ repaired: targets.map(({ id }) => id), sound: [], left: [] });
+    expect(await sites.checkOther()).toBe(14);
+    expect(await verifySite(b.repository, { manifests: true })).toEqual([]);
+    expect((await repairObjects(b, [a], targets, how(sites))).sound).toHaveLength(targets.length);
+    await forgetOne(sites, b);
+    for (let count = 0; count < 4; count++) await world.cleanup(b, { sweep: true });
+    expect(await sites.checkOther()).toBe(14);
   });
 
   test("by two at once changes a birth once", async () => {

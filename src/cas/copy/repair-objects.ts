@@ -2,11 +2,14 @@
  * Repair of one site from others: the same pack or manifest, checked whole, is put under a new birth
  * beside the bad object, and a `repair` entry says that it counts from then on. The bad one becomes
  * garbage by the usual rule. Index segments carry births and are the same nowhere else: those are
- * not repaired here. Memory: one pack.
+ * written again from the rows of this node's catalog, if it has them whole. Memory: one pack, or the
+ * rows of one segment.
  */
 import { AppError } from "../../base/error.ts";
 import { sha256Hex } from "../../base/hex.ts";
+import { segmentFromRows } from "../catalog/indexed-segment.ts";
 import { manifestKey } from "../format/ids.ts";
+import { segmentKey } from "../format/index-segment.ts";
 import { packKey } from "../format/pack.ts";
 import { getNamedPack } from "../clean/pack-standing.ts";
 import type { EntryBodies } from "../log/entry.ts";
@@ -17,7 +20,10 @@ import type { CommitHow } from "./roles.ts";
 import { readPack } from "./transfer-pack.ts";
 
 /** An object that seems to be bad, by its id. */
-export type RepairTarget = { readonly kind: "pack" | "manifest"; readonly id: string };
+export type RepairTarget = {
+  readonly kind: "pack" | "manifest" | "index";
+  readonly id: string;
+};
 
 /** What became of what was to be repaired. */
 export type RepairReport = {
@@ -95,8 +101,11 @@ async function bring(
   const badBirth = birthOf(to, repository.state, target);
   if (badBirth === undefined) return `${repository.site.location} does not name it`;
   if ((await readObject(to, target, badBirth, signal)) !== undefined) return "sound";
-  for (const side of from) {
-    const bytes = await readFrom(side, target, signal);
+  for (const side of target.kind === "index" ? [to] : from) {
+    const bytes =
+      target.kind === "index"
+        ? segmentFromRows(repository.catalog, target.id, repository.sealer)
+        : await readFrom(side, target, signal);
     if (bytes === undefined) continue;
     // The bad object has its name for good, and another birth is another name.
     if (repository.state.sequence <= badBirth) {
@@ -113,7 +122,9 @@ async function bring(
     }
     return `${repository.site.location} does not keep what it acknowledges`;
   }
-  return "no other site has it whole";
+  return target.kind === "index"
+    ? "this node's catalog does not have it whole; another node's may: repair from there"
+    : "no other site has it whole";
 }
 
 /** Names the objects of which the bad one is still named; their ids. */
@@ -141,6 +152,7 @@ function birthOf(
   { kind, id }: { readonly kind: string; readonly id: string },
 ): number | undefined {
   if (kind === "pack") return getNamedPack(side.repository, state, id)?.birth;
+  if (kind === "index") return state.segments.get(id)?.birth;
   return state.backups.values().find(({ manifest }) => manifest.id === id)?.manifest.birth;
 }
 
@@ -167,7 +179,7 @@ async function readObject(
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array | undefined> {
   const { site, sealer } = side.repository;
-  if (target.kind === "manifest") {
+  if (target.kind !== "pack") {
     const bytes = await site.get(keyOf(target, birth), callOf(signal));
     return bytes !== undefined && sha256Hex(bytes) === target.id ? bytes : undefined;
   }
@@ -180,7 +192,8 @@ async function readObject(
 }
 
 function keyOf({ kind, id }: RepairTarget, birth: number): string {
-  return kind === "pack" ? packKey(id, birth) : manifestKey(id, birth);
+  if (kind === "pack") return packKey(id, birth);
+  return kind === "index" ? segmentKey(id, birth) : manifestKey(id, birth);
 }
 
 function callOfHow({ operation, signal }: CommitHow): {

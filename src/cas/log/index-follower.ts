@@ -151,7 +151,9 @@ export class IndexFollower {
 
 function missingSegment(site: Site, key: string): AppError {
   return new AppError("damaged", `${key} is missing at ${site.location}.`, {
-    guidance: "Run `astacus site check`; it can be copied back from another site.",
+    guidance:
+      "`astacus verify --repair` on a node that has read it before writes it again from what that " +
+      "node knows. If no node can, fill a new site from one that is whole.",
     context: { site: site.name, key },
   });
 }
