@@ -138,21 +138,24 @@ test("what no site has whole stays, is said, and is never restored wrongly", asy
   expect(report.repairs?.[0]?.left[0]?.why).toContain("no other site");
 });
 
-test("a damaged mirror is mended from the primary by scrubbing", async () => {
-  const { cluster } = await backedUp();
-  const east = cluster.stores.get("east")!;
-  const key = [...east.objects.keys()].find((one) => one.startsWith("pack/"))!;
-  east.shades.set(key, SHADES["flipped"]!);
-  const { ok, sites } = await scrub(cluster);
-  expect(ok).toBe(false);
-  expect(sites).toMatchObject([
-    { site: "store", ok: true },
-    { site: "east", ok: false, problems: [{ object: key }], repaired: 1 },
-  ]);
-  expect(await scrub(cluster)).toMatchObject({ ok: true });
-  const [row] = await cluster.clock.run(cluster.nodes[0]!.member.listBackups());
-  expect(row?.provedAt).toBeString();
-});
+test.each(["pack/", "manifest/", "index/"])(
+  "scrubbing mends a damaged %p of a mirror",
+  async (of) => {
+    const { cluster } = await backedUp();
+    const east = cluster.stores.get("east")!;
+    const key = [...east.objects.keys()].find((one) => one.startsWith(of))!;
+    east.shades.set(key, SHADES["flipped"]!);
+    const { ok, sites } = await scrub(cluster);
+    expect(ok).toBe(false);
+    expect(sites).toMatchObject([
+      { site: "store", ok: true },
+      { site: "east", ok: false, problems: [{ object: key }], repaired: 1 },
+    ]);
+    expect(await scrub(cluster)).toMatchObject({ ok: true });
+    const [row] = await cluster.clock.run(cluster.nodes[0]!.member.listBackups());
+    expect(row?.provedAt).toBeString();
+  },
+);
 
 test("a backup goes on where the lists of the last one are damaged, and they are read elsewhere", async () => {
   const { cluster } = await backedUp();
