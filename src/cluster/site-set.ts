@@ -454,10 +454,14 @@ export class SiteSet implements AsyncDisposable {
 
   #lacking(id: string, called: string): AppError {
     const { node } = this.#options;
-    return new AppError("refused", `The configuration of node ${node} lacks site ${called}.`, {
+    const sites = this.#slots.map(({ configured: { name }, location = "?" }) => {
+      return `${name} (${location})`;
+    });
+    const message = `The configuration of node ${node} lacks site ${called}; it has`;
+    return new AppError("refused", `${message} ${sites.join(", ")}.`, {
       guidance:
-        "The repository is kept there now. Add the site to the configuration of this node, and " +
-        "reload it (SIGHUP).",
+        "If the repository is kept there now, add the site to the configuration of this node, and " +
+        "reload it (SIGHUP). Else this node sees another repository: mend what it names.",
       context: { reason: "site-unknown", node, site: id },
     });
   }

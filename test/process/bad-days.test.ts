@@ -125,12 +125,12 @@ describe("a site directory", () => {
       cluster.start("b", { config: other });
       for (const name of cluster.names) await cluster.untilReady(name);
       const both = [join(folder, "site"), join(folder, "other")];
-      expectTold(await cluster.cli(["backup"]), 4, "Node b sees another repository", ...both);
+      expectTold(await cluster.cli(["backup"]), 4, "node b lacks site main", ...both);
       // Its catalog knows the other one: even with the right file it does not mix them.
       await cluster.stop("b");
       cluster.start("b");
       await untilListens(cluster, "b");
-      expectTold(await cluster.cli(["list"], "b"), 3, "the local catalog belongs to", "remove the");
+      expectTold(await cluster.cli(["list"], "b"), 3, "this node knows repository", "remove the");
     },
     TIMEOUT_MS,
   );

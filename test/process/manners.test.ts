@@ -60,7 +60,7 @@ describe("a configuration", () => {
       expect(stderr).toContain("3 problems");
       expect(stderr).toContain('unknown key "retntion". Did you mean "retention"?');
       expect(stderr).toContain('unknown key "attemps". Did you mean "attempts"?');
-      expect(stderr).toMatch(/astacus\.conf:8:\d+ backup\.workers/);
+      expect(stderr).toMatch(/astacus\.conf:9:\d+ backup\.workers/);
     }
   });
 
