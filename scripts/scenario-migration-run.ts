@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { Seeded } from "../bench/seeded.ts";
 import { forEachConcurrent } from "../src/base/semaphore.ts";
 import type { OperationRecord } from "../src/cluster/operations.ts";
-import { ProcessCluster } from "./scenario-cluster.ts";
+import { ProcessCluster, until } from "./scenario-cluster.ts";
 import { compareTrees, recordTree } from "./tree-comparison.ts";
 import type { KnownHashes, TreeRecord } from "./tree-comparison.ts";
 
@@ -83,6 +83,8 @@ type Site = { readonly site: string; readonly requests: Readonly<Record<string, 
 const FIRST_SHARE = 0.6;
 const TRIES_MAX = 30;
 const BETWEEN_BACKUPS_MS = 2_000;
+/** Each of them is copied from then on and restored in the end: not more where a machine is slow. */
+const MEANWHILE_MAX = 5;
 /** How many of them fit into a migration, at some 20 MB/s. */
 const BYTES_PER_MS_BETWEEN = 200_000;
 const RESTORES_AT_ONCE = 2;
@@ -189,11 +191,11 @@ async function migrate(
   await configure(run, [from, to]);
   must(await cluster.run(["site", "init", to.name, "-c", cluster.config]), `site init ${to.name}`);
   const args = ["migrate", "--from", from.name, "--to", to.name, "--yes", "--json"];
-  const plan = await cluster.json<{ bytes: number }>([...args.slice(0, -2), "--plan"]);
+  const planned = await planWhenAllKnow(run, args.slice(0, -2));
   const startedMs = performance.now();
   const stopped = new AbortController();
   const backing = backUpMeanwhile(run, stopped.signal);
-  const hop = { tries: 0, kills: 0, bytes: plan.bytes };
+  const hop = { tries: 0, kills: 0, bytes: planned.bytes };
   let requests = "";
   try {
     for (;;) {
@@ -222,6 +224,20 @@ async function migrate(
   const backupsMeanwhile = await backing;
   const seconds = (performance.now() - startedMs) / 1000;
   return { from: from.kind, to: to.kind, seconds, backupsMeanwhile, requests, ...hop };
+}
+
+/** What is to be copied; a plan is refused until each node has read its new configuration. */
+async function planWhenAllKnow(
+  { cluster }: Run,
+  args: readonly string[],
+): Promise<{ readonly bytes: number }> {
+  let text = "";
+  await until("all nodes know the next site", async () => {
+    const { code, stdout } = await cluster.cli([...args, "--plan", "--json"]);
+    text = stdout;
+    return code === 0;
+  });
+  return JSON.parse(text) as { bytes: number };
 }
 
 /** Waits until a share of what is to be copied is there, which is drawn; false if it ended before. */
@@ -260,11 +276,10 @@ async function backUpMeanwhile(run: Run, stopped: AbortSignal): Promise<number> 
       await Bun.sleep(500);
     }
     made += 1;
-    // Each of them is restored in the end, so there are not more of them where migrations take long.
     const untilMs =
       performance.now() + BETWEEN_BACKUPS_MS + options.sizeBytes / BYTES_PER_MS_BETWEEN;
     while (!stopped.aborted && performance.now() < untilMs) await Bun.sleep(100);
-  } while (!stopped.aborted);
+  } while (!stopped.aborted && made < MEANWHILE_MAX);
   return made;
 }
 
