@@ -6,6 +6,7 @@ import { realClock } from "../base/clock.ts";
 import { AppError } from "../base/error.ts";
 import { DURATION_EXPECTED, parseDuration } from "../base/units.ts";
 import type { MigrationResult } from "../cluster/migrate-operation.ts";
+import type { LossResult } from "../cluster/lose-site.ts";
 import type { MigrateRequest, MigrationPlan } from "../cluster/migrate-plan.ts";
 import type { RetireResult } from "../cluster/migrate-retire.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
@@ -15,6 +16,7 @@ import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
 import { finish } from "./finish.ts";
 import { renderMigrationPlan } from "./migrate-plan-text.ts";
+import { lossText } from "./site-text.ts";
 import { between, count, renderPairs, size } from "./table.ts";
 
 /** Its own options. */
@@ -57,24 +59,38 @@ export async function migrate(run: CommandRun, own: MigrateOptions): Promise<Com
   });
 }
 
-/** Ends a site. */
+/** Ends a site. Ends with 1 if a lost one took backups with it, or nobody knows. */
 export async function retire(
   run: CommandRun,
   site: string,
-  own: { readonly yes?: boolean },
+  own: { readonly yes?: boolean; readonly lost?: boolean },
 ): Promise<CommandEnd> {
+  const isLost = own.lost === true;
   const client = await connect(run);
   if (own.yes !== true) {
     run.terminal.say(
-      `Every pack of ${site} is read on the other sites and checked; then its log ends for good.\n` +
-        "Nothing is removed from it. What is not proved elsewhere is named, and then nothing ends.",
+      isLost
+        ? `${site} is left out of the sites of the repository, and nothing is proved: what only ` +
+            "it has is lost."
+        : `Every pack of ${site} is read on the other sites and checked; then its log ends for good.\n` +
+            "Nothing is removed from it. What is not proved elsewhere is named, and then nothing ends.",
     );
     await mustAgree(run, `Retire ${site}?`);
   }
   const path = `/v1/sites/${encodeURIComponent(site)}/retire`;
-  const record = await client.post<OperationRecord>(path);
+  if (!isLost) {
+    const record = await client.post<OperationRecord>(path);
+    return await finish(run, client, record, {
+      text: (result, ended) => describeEnd(result as RetireResult, ended),
+    });
+  }
+  const record = await client.post<OperationRecord>(path, { lost: true });
   return await finish(run, client, record, {
-    text: (result, ended) => describeEnd(result as RetireResult, ended),
+    text: (result) => lossText(result as LossResult),
+    code: (result) => {
+      const { missing, isKnown } = result as LossResult;
+      return missing.length > 0 || !isKnown ? EXIT.failed : EXIT.done;
+    },
   });
 }
 

@@ -235,6 +235,7 @@ function addConfiguration(program: Command, act: Acting): void {
     .command("retire")
     .argument("<site>", "which one")
     .description("end a site, when all that it holds is proved to be elsewhere, byte by byte")
+    .option("--lost", "it is gone for good: prove nothing, leave it out of the repository's sites")
     .option("--yes", "do not ask")
     .action(act(async () => (await import("./command-migrate.ts")).retire));
   site

@@ -2,6 +2,7 @@
  * Sites in words: the table of all, what became of mirrors, what a promotion lost.
  */
 import { formatDuration } from "../base/units.ts";
+import type { LossResult } from "../cluster/lose-site.ts";
 import type { MirrorReport } from "../cluster/mirror-operation.ts";
 import type { PromoteResult } from "../cluster/promote-operation.ts";
 import type { SiteStatus } from "../cluster/site-status.ts";
@@ -57,10 +58,28 @@ export function promoteText(result: PromoteResult): string {
       const where = at.length === 0 ? "nowhere else" : `on ${at.join(", ")}: \`astacus sync\``;
       return `  ${name}, ended ${time(ended)} UTC, ${size(bytes)} (${where})`;
     });
-    return [head, `${count(missing.length)} backups are NOT on ${site}:`, ...lines].join("\n");
+    const are = missing.length === 1 ? "backup is" : "backups are";
+    return [head, `${count(missing.length)} ${are} NOT on ${site}:`, ...lines].join("\n");
   }
   if (isKnown) return `${head} It has every backup that this node knows of.`;
   return `${head} This node never read the log of ${former}, so it cannot say what is lost.`;
+}
+
+/** What leaving out a lost site did, and every backup that is lost with it. */
+export function lossText({ lost, isKnown, missing }: LossResult): string {
+  const head = `${lost.name} (${lost.location ?? "?"}) is no site of the repository any more.`;
+  const next = "Take it out of the configuration of all nodes where it still stands there.";
+  if (!isKnown) {
+    return `${head}\nThis node never read its log, so it cannot say what is lost.\n${next}`;
+  }
+  if (missing.length === 0) {
+    return `${head} Nothing that this node knows of was only there.\n${next}`;
+  }
+  const lines = missing.map(
+    ({ name, ended, bytes }) => `  ${name}, ended ${time(ended)} UTC, ${size(bytes)}`,
+  );
+  const were = missing.length === 1 ? "backup was" : "backups were";
+  return [head, `${count(missing.length)} ${were} only there:`, ...lines, next].join("\n");
 }
 
 /** What each site was asked by the node that answers, since its start; and what that has cost. */

@@ -31,6 +31,7 @@ import { copyPacks } from "./copy-packs.ts";
 import { runMigration } from "./migrate-operation.ts";
 import type { MigrateRequest, MigrationPlan } from "./migrate-plan.ts";
 import { planMigration } from "./migrate-plan.ts";
+import { runLoss } from "./lose-site.ts";
 import type { RetireRequest } from "./migrate-retire.ts";
 import { runRetirement } from "./migrate-retire.ts";
 import type { NodeAddress } from "./network.ts";
@@ -269,11 +270,15 @@ export class Member implements AsyncDisposable {
     });
   }
 
-  /** Ends the log of a site when all that it holds is proved elsewhere; see migrate-retire.ts. */
+  /** Ends a site when all is proved elsewhere (migrate-retire.ts), or a lost one (lose-site.ts). */
   startRetirement(request: RetireRequest): OperationRecord {
     this.#mustNotMigrate();
     return this.operations.start("retire", { ...request }, async (context) => {
-      return (await runRetirement(this.#parts, context, request)) as unknown as JsonValue;
+      const ending =
+        request.lost === true
+          ? runLoss(this.#parts, context, request.site)
+          : runRetirement(this.#parts, context, request);
+      return (await ending) as unknown as JsonValue;
     });
   }
 

@@ -4,12 +4,13 @@
  * named, and then nothing is closed. Nothing is removed from it: whoever wants the space removes the
  * bucket or the directory. The same command goes on after a crash.
  */
-import { AppError } from "../base/error.ts";
+import { AppError, toAppError } from "../base/error.ts";
 import { closeLog } from "../cas/copy/close-log.ts";
 import { copyBackups } from "../cas/copy/copy-backups.ts";
 import { backupsToHold } from "../cas/copy/copy-side.ts";
 import { commitRoles } from "../cas/copy/roles.ts";
 import type { Unproved } from "../cas/copy/prove-copy.ts";
+import type { Roles } from "../cas/log/state.ts";
 import { proveCopy } from "../cas/copy/prove-copy.ts";
 import { PACKS_AT_ONCE } from "./copy-packs.ts";
 import { enter } from "./migrate-operation.ts";
@@ -21,7 +22,11 @@ import { bodyOfRoles } from "./site-roles.ts";
 import type { OpenSite } from "./site-views.ts";
 
 /** Which site is to end. */
-export type RetireRequest = { readonly site: string };
+export type RetireRequest = {
+  readonly site: string;
+  /** True for one that is gone for good: nothing is proved; see lose-site.ts. */
+  readonly lost?: boolean;
+};
 
 /** What was proved. */
 export type RetireResult = {
@@ -90,7 +95,10 @@ async function look(
   name: string,
 ): Promise<Ending> {
   const { sites } = parts;
-  const site = await sites.repository(name, context.signal);
+  const site = await sites.repository(name, context.signal).catch((thrown: unknown) => {
+    context.signal.throwIfAborted();
+    throw withHint(toAppError(thrown), sites.last?.roles, name);
+  });
   const primary = await sites.primary(context.signal);
   if (primary.id === site.id) {
     throw new AppError("refused", `Site ${name} is the primary, and cannot be retired.`, {
@@ -110,6 +118,15 @@ async function look(
       : [open],
   );
   return { parts, context, site, primary, others: [primary, ...rest] };
+}
+
+/** What does not answer may be gone for good, and what is not configured too. */
+function withHint(error: AppError, roles: Roles | undefined, name: string): AppError {
+  if (roles?.sites.some((row) => row.name === name) !== true) return error;
+  const { kind, message, retryable, context } = error;
+  const hint = `If ${name} is gone for good: \`astacus site retire ${name} --lost\`.`;
+  const guidance = error.guidance === undefined ? hint : `${error.guidance} ${hint}`;
+  return new AppError(kind, message, { guidance, retryable, context, cause: error });
 }
 
 /** Looks at the primary, and for what is not there at the other sites. */

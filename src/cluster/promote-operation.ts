@@ -119,13 +119,30 @@ function mustBePromotable(now: SitesNow, name: string): Target {
       guidance: `Its sites are ${now.sites.map((one) => one.name).join(", ")}.`,
     });
   }
+  if (view.role === "primary") throw isPrimary(view, now);
   if (view.open === undefined) {
     throw view.error ?? new AppError("unavailable", `Site ${name} does not answer.`);
   }
   if (view.role === "mirror") return { view, open: view.open };
-  const is = view.role === "primary" ? "the primary already" : `a site that is ${view.role}`;
-  throw new AppError("refused", `Site ${name} is ${is}; only a mirror can be promoted.`, {
+  const is = view.role === "archive" ? "is an archive" : "takes no part in the repository";
+  const why = view.role === "closed" ? "has been retired" : is;
+  throw new AppError("refused", `Site ${name} ${why}; only a mirror can be promoted.`, {
     guidance: "`astacus site list` shows all sites and what they are.",
+  });
+}
+
+/** Whoever asks may mean that it is gone, and that another one is to take its place. */
+function isPrimary({ name, open }: SiteView, { sites }: SitesNow): AppError {
+  const mirrors = sites.filter((one) => one.role === "mirror" && one.open !== undefined);
+  const [mirror] = mirrors.map((one) => one.name);
+  const state = open === undefined ? "the primary, and does not answer" : "the primary already";
+  const instead =
+    mirror === undefined
+      ? "No mirror answers."
+      : `If it is gone for good, make a mirror the primary: \`astacus site promote ${mirror}\`.`;
+  return new AppError("refused", `Site ${name} is ${state}; only a mirror can be promoted.`, {
+    guidance: `${instead} \`astacus site list\` shows all sites and what they are.`,
+    context: { site: name, reason: "is-primary" },
   });
 }
 

@@ -68,13 +68,17 @@ export const planMigration = defineRoute({
 export const retireSite = defineRoute({
   method: "POST",
   path: "/v1/sites/:name/retire",
-  summary: "Ends a site: all that it holds is proved elsewhere, or it is refused",
+  summary:
+    "Ends a site: all that it holds is proved elsewhere, or it is refused; with `lost` one that is " +
+    "gone for good is left out",
   access: "admin",
-  body: z.strictObject({}),
+  body: z.strictObject({ lost: z.boolean().exactOptional() }),
   answer: operationSchema,
   status: 202,
-  run: ({ context, parameters }) =>
-    context.start((node) => node.startRetirement({ site: siteName.parse(parameters["name"]) })),
+  run: ({ context, parameters, body }) =>
+    context.start((node) =>
+      node.startRetirement({ site: siteName.parse(parameters["name"]), ...body }),
+    ),
 });
 
 /** POST /v1/migrations */

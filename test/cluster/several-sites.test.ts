@@ -4,6 +4,7 @@ import { closeLog } from "../../src/cas/copy/close-log.ts";
 import { commitRoles } from "../../src/cas/copy/roles.ts";
 import type { EntryBodies } from "../../src/cas/log/entry.ts";
 import type { Roles } from "../../src/cas/log/state.ts";
+import { runLoss } from "../../src/cluster/lose-site.ts";
 import { runRetirement } from "../../src/cluster/migrate-retire.ts";
 import { promoteSite, updateSites } from "../../src/cluster/promote-operation.ts";
 import type { SiteSet } from "../../src/cluster/site-set.ts";
@@ -310,4 +311,53 @@ test("a primary that was waited for is believed only if its own log says so", as
   expect(rolesIn(fresh.last)).toMatchObject({ s0: "primary" });
   slow.resolve();
   expect((await found).name).toBe("s1");
+});
+
+describe("a site that is gone for good", () => {
+  test("is left out by a node that does not configure it, and that says that it cannot know what is lost", async () => {
+    await using sites = await SiteNodes.create(3);
+    using writer = await openNode(sites.stores[2]!, sites.world, { node: "w" });
+    const id = await sites.world.backup(writer, [1, 2, 3]);
+    const former = sites.node("a");
+    await former.roles();
+    sites.down.add("s2");
+    const node = sites.node("b", { order: [0, 1] });
+    expect(rolesIn(await node.look())).toMatchObject({ s2: "mirror" });
+    expect(await runLoss(partsOf(node), contextOf("loss"), "s2")).toMatchObject({ isKnown: false });
+    expect(rolesIn(await node.look())).toEqual({ s0: "primary", s1: "mirror" });
+    const again = await rejectionOf(runLoss(partsOf(former), contextOf("again"), "s2"));
+    expect(again.kind).toBe("not-found");
+    expect(former.stateOf({ id: undefined, name: "s2" })?.backups.has(id)).toBe(true);
+  });
+
+  test("is left out where it is configured still, and joins as a mirror if it comes back", async () => {
+    await using sites = await SiteNodes.create(3);
+    using writer = await openNode(sites.stores[2]!, sites.world, { node: "w" });
+    const id = await sites.world.backup(writer, [1, 2, 3]);
+    const node = sites.node("a");
+    await node.roles();
+    sites.down.add("s2");
+    const plain = runRetirement(partsOf(node), contextOf("retire"), { site: "s2" });
+    expect((await rejectionOf(plain)).guidance).toContain("site retire s2 --lost");
+    const result = await runLoss(partsOf(node), contextOf("loss"), "s2");
+    expect(result).toMatchObject({ lost: { name: "s2" }, isKnown: true, missing: [{ id }] });
+    expect((await node.look()).roles?.sites.map(({ name }) => name)).toEqual(["s0", "s1"]);
+    sites.down.clear();
+    expect(rolesIn(await node.roles())).toMatchObject({ s2: "mirror" });
+  });
+
+  test("is neither the primary nor one that answers", async () => {
+    await using sites = await SiteNodes.create(2);
+    const node = sites.node("a");
+    await node.roles();
+    const reasonOf = async (name: string) =>
+      (await rejectionOf(runLoss(partsOf(node), contextOf("loss"), name))).context["reason"];
+    expect(await reasonOf("s1")).toBe("answers");
+    sites.down.add("s0");
+    expect(await reasonOf("s0")).toBe("is-primary");
+    const promotion = promoteSite(partsOf(node), contextOf("promote"), "s0");
+    const error = await rejectionOf(promotion);
+    expect(error.message).toContain("is the primary, and does not answer");
+    expect(error.guidance).toContain("astacus site promote s1");
+  });
 });
