@@ -443,10 +443,12 @@ export class Member implements AsyncDisposable {
     });
   }
 
-  /** What was read whole and was right is proved for now. */
+  /** What was read whole and was right is proved for now; what is not right is not any more. */
   #noteVerified(site: OpenSite, { deep, backups }: VerifyResult): void {
-    if (!deep) return;
-    for (const { id, ok } of backups) if (ok) this.scrubber.noteVerified(site.id, id);
+    for (const { id, ok } of backups) {
+      if (!ok) this.scrubber.noteDamaged(site.id, id);
+      else if (deep) this.scrubber.noteVerified(site.id, id);
+    }
   }
 
   #endedOperations(): EndedOperations {

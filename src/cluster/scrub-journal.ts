@@ -1,7 +1,7 @@
 /**
  * What a node remembers of its scrubbing: for each site where its cursor stands and how its last
- * cycles ended, what other nodes said of theirs, and which backups were read whole by `verify --deep`.
- * It lies in `operations.sqlite`, so that a restart goes on where the last step ended. A row that
+ * cycles ended, what other nodes said of theirs, and which backups were read whole by `verify --deep`,
+ * or found wrong. It lies in `operations.sqlite`, so that a restart goes on where the last step ended. A row that
  * does not fit its schema comes from another version, and is as if it were not there.
  */
 import type { Database } from "bun:sqlite";
@@ -45,6 +45,8 @@ export type ScrubCycle = z.infer<typeof cycleSchema>;
 /** When a cycle began. */
 export type ScrubStart = z.infer<typeof startSchema>;
 
+const backupSchema = z.strictObject({ site: z.string(), backup: z.string(), atMs: z.number() });
+
 /** What a node tells others. */
 export const scrubAnswerSchema = z.strictObject({
   sites: z.array(
@@ -57,7 +59,9 @@ export const scrubAnswerSchema = z.strictObject({
       problems: z.number(),
     }),
   ),
-  verified: z.array(z.strictObject({ site: z.string(), backup: z.string(), atMs: z.number() })),
+  verified: z.array(backupSchema),
+  /** What was found wrong since: earlier proofs count no more. */
+  damaged: z.array(backupSchema).default([]),
 });
 export type ScrubAnswer = z.infer<typeof scrubAnswerSchema>;
 
@@ -71,9 +75,14 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS scrub_verified (
     site TEXT NOT NULL, backup TEXT NOT NULL, at_ms INTEGER NOT NULL,
     PRIMARY KEY (site, backup)) STRICT;
+  CREATE TABLE IF NOT EXISTS scrub_damaged (
+    site TEXT NOT NULL, backup TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (site, backup)) STRICT;
 `;
 
-/** Proofs of single backups that are kept; the oldest go. */
+type BackupTable = "scrub_verified" | "scrub_damaged";
+
+/** Proofs of single backups, and finds against them, that are kept; the oldest go. */
 const VERIFIED_COUNT_MAX = 1000;
 
 /** The tables of scrubbing. */
@@ -129,22 +138,42 @@ export class ScrubJournal {
 
   /** Every byte of a backup was read and was right. */
   addVerified(site: string, backup: string, atMs: number): void {
-    this.#database
-      .query(
-        `INSERT INTO scrub_verified (site, backup, at_ms) VALUES ($site, $backup, $atMs)
-         ON CONFLICT (site, backup) DO UPDATE SET at_ms = max(at_ms, $atMs)`,
-      )
-      .run({ site, backup, atMs });
-    this.#database.run(
-      `DELETE FROM scrub_verified WHERE rowid NOT IN
-         (SELECT rowid FROM scrub_verified ORDER BY at_ms DESC LIMIT ${VERIFIED_COUNT_MAX})`,
-    );
+    this.#remember("scrub_verified", { site, backup, atMs });
+  }
+
+  /** A backup was found wrong: what proved it before proves it no more. */
+  addDamaged(site: string, backup: string, atMs: number): void {
+    this.#remember("scrub_damaged", { site, backup, atMs });
+  }
+
+  listDamaged(): ScrubAnswer["damaged"] {
+    return this.#recall("scrub_damaged");
   }
 
   listVerified(): ScrubAnswer["verified"] {
+    return this.#recall("scrub_verified");
+  }
+
+  #remember(
+    table: BackupTable,
+    row: { readonly site: string; readonly backup: string; readonly atMs: number },
+  ): void {
+    this.#database
+      .query(
+        `INSERT INTO ${table} (site, backup, at_ms) VALUES ($site, $backup, $atMs)
+         ON CONFLICT (site, backup) DO UPDATE SET at_ms = max(at_ms, $atMs)`,
+      )
+      .run({ ...row });
+    this.#database.run(
+      `DELETE FROM ${table} WHERE rowid NOT IN
+         (SELECT rowid FROM ${table} ORDER BY at_ms DESC LIMIT ${VERIFIED_COUNT_MAX})`,
+    );
+  }
+
+  #recall(table: BackupTable): { site: string; backup: string; atMs: number }[] {
     return this.#database
       .query<{ site: string; backup: string; atMs: number }, []>(
-        "SELECT site, backup, at_ms AS atMs FROM scrub_verified ORDER BY at_ms DESC",
+        `SELECT site, backup, at_ms AS atMs FROM ${table} ORDER BY at_ms DESC`,
       )
       .all();
   }

@@ -161,6 +161,11 @@ export class Scrubber {
     this.#options.journal.addVerified(site, backup, this.#options.clock.now());
   }
 
+  /** A backup was verified, and is not right: no earlier proof of it counts, here or elsewhere. */
+  noteDamaged(site: string, backup: string): void {
+    this.#options.journal.addDamaged(site, backup, this.#options.clock.now());
+  }
+
   /** Tells when a backup was last known to be right at a site, in ms since 1970. */
   prover(
     site: string,
@@ -173,11 +178,16 @@ export class Scrubber {
         .filter((one) => one.site === site),
       ({ backup }) => backup,
     );
+    const damaged = [journal.listDamaged(), ...this.#peers().map((peer) => peer.damaged)]
+      .flat()
+      .filter((one) => one.site === site);
     return ({ id, sequence }) => {
+      const finds = damaged.filter(({ backup }) => backup === id).map(({ atMs }) => atMs);
+      const damagedMs = Math.max(Number.NEGATIVE_INFINITY, ...finds);
       const times = [
         ...proofs.filter((one) => one.sequence >= sequence).map(({ startedMs }) => startedMs),
         ...(verified.get(id) ?? []).map(({ atMs }) => atMs),
-      ];
+      ].filter((provedMs) => provedMs > damagedMs);
       return times.length === 0 ? undefined : Math.max(...times);
     };
   }
@@ -196,7 +206,7 @@ export class Scrubber {
         problems: (row?.cycle?.problems ?? 0) + (row?.last?.problems ?? 0),
       };
     });
-    return { sites, verified: journal.listVerified() };
+    return { sites, verified: journal.listVerified(), damaged: journal.listDamaged() };
   }
 
   /** How the scrubbing of each site stands on this node. */

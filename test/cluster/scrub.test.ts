@@ -290,6 +290,31 @@ test("a pass by hand reads all at once, beside the rolling one, and is proof by 
   expect(scrubber.prover(world.site.id)(world.backup)).toBe(world.clock.now());
 });
 
+test("what a verification finds wrong is proved by nothing that came before, at any node", async () => {
+  await using world = await World.create();
+  const [a, b] = ["a", "b"].map((node) =>
+    world.scrubber({ settings: undefined, node, nodes: ["a", "b"] }),
+  );
+  const provedAt = (scrubber = a!): number | undefined =>
+    scrubber.prover(world.site.id)(world.backup);
+  await a!.pass({ signal });
+  a!.noteVerified(world.site.id, world.backup.id);
+  expect(provedAt()).toBeDefined();
+  await world.clock.pass(DAY_MS);
+  a!.noteDamaged(world.site.id, world.backup.id);
+  expect(provedAt()).toBeUndefined();
+  const told = scrubAnswerSchema.parse(structuredClone(a!.answer()));
+  expect(told.damaged).toEqual([
+    { site: world.site.id, backup: world.backup.id, atMs: world.clock.now() },
+  ]);
+  b!.noteVerified(world.site.id, world.backup.id);
+  world.journals.get("b")!.setPeer("a", told);
+  expect(provedAt(b)).toBeUndefined();
+  await world.clock.pass(DAY_MS);
+  await a!.pass({ signal });
+  expect(provedAt()).toBe(world.clock.now());
+});
+
 test("a site that does not answer is tried again, from the same place", async () => {
   await using world = await World.create();
   const error = new Error("no site");
@@ -397,7 +422,7 @@ function scrubberOf(repository: Repository, options: Partial<ScrubberOptions> = 
     sites: async () => [{ name: "first", id: site, repository, opener: repository.openerFor() }],
     isBusy: () => false,
     repair: async () => 0,
-    ask: async () => ({ sites: [], verified: [] }),
+    ask: async () => ({ sites: [], verified: [], damaged: [] }),
     ...options,
   });
   return { scrubber, site };
