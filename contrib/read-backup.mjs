@@ -989,7 +989,13 @@ function list(site) {
 }
 
 function findBackup(state, name) {
-  const backups = [...state.backups.values()].toSorted((a, b) => a.sequence - b.sequence);
+  // By start: a site may take an older backup of another one late.
+  const backups = [...state.backups.values()].toSorted(
+    (a, b) =>
+      Date.parse(a.started) - Date.parse(b.started) ||
+      Date.parse(a.ended) - Date.parse(b.ended) ||
+      a.sequence - b.sequence,
+  );
   const listed = backups.filter(({ forgotten }) => forgotten === undefined);
   // A forgotten backup is found by its id only: its packs may be gone at any time.
   const found =

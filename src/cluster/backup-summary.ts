@@ -10,7 +10,7 @@ import type { Repository } from "../cas/log/repository.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import { planRetention } from "../cas/clean/retention.ts";
 import type { BackupRecord, RepositoryState } from "../cas/log/state.ts";
-import { isPinned, listedBackups } from "../cas/log/state.ts";
+import { byStart, isPinned, listedBackups } from "../cas/log/state.ts";
 
 /**
  * Where a backup stands at a site: read whole and right, listed, to come, or not meant to be there.
@@ -83,7 +83,7 @@ export function summarize(state: RepositoryState, options: SummaryOptions): Back
   );
   const shown = options.forgotten ? [...state.backups.values()] : listed;
   return shown
-    .toSorted((a, b) => a.sequence - b.sequence)
+    .toSorted(byStart)
     .map((backup) => rowOf(state, backup, verdicts.get(backup.backup), options.site));
 }
 

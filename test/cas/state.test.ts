@@ -298,6 +298,15 @@ test("the newest complete backup is that of its cluster, whatever it is called",
   expect(newestComplete(log.state, "none")).toBeUndefined();
 });
 
+test("the newest complete backup is the one that began last, wherever it stands in the log", () => {
+  const log = new LogBuilder();
+  log.push(backup("new", 1, { started: "2026-11-22T19:00:00Z", ended: "2026-11-22T19:01:00Z" }));
+  log.push(backup("stranded", 1, { started: "2026-11-22T17:00:00Z" }));
+  expect(newestComplete(log.state)?.name).toBe("new");
+  log.push(backup("twin", 1, { started: "2026-11-22T19:00:00Z", ended: "2026-11-22T19:01:00Z" }));
+  expect(newestComplete(log.state)?.name).toBe("twin");
+});
+
 describe("for any log", () => {
   test("a replay from any checkpoint gives the state of a replay from entry 1", () => {
     fc.assert(

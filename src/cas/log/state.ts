@@ -147,10 +147,25 @@ export function listedBackups(state: RepositoryState): BackupRecord[] {
     .toSorted((a, b) => a.sequence - b.sequence);
 }
 
-/** The complete listed backup (of a cluster) that was committed last. */
+/**
+ * The complete listed backup (of a cluster) that began last. A site may take backups of another one
+ * late, so the last in the log may be an old one.
+ */
 export function newestComplete(state: RepositoryState, cluster?: string): BackupRecord | undefined {
-  return listedBackups(state).findLast(
-    (backup) => backup.complete && (cluster === undefined || backup.cluster === cluster),
+  return listedBackups(state)
+    .toSorted(byStart)
+    .findLast((backup) => backup.complete && (cluster === undefined || backup.cluster === cluster));
+}
+
+/** Oldest first, as people count backups: by start, then by end, then as they were committed. */
+export function byStart(
+  a: Pick<BackupRecord, "started" | "ended" | "sequence">,
+  b: Pick<BackupRecord, "started" | "ended" | "sequence">,
+): number {
+  return (
+    Date.parse(a.started) - Date.parse(b.started) ||
+    Date.parse(a.ended) - Date.parse(b.ended) ||
+    a.sequence - b.sequence
   );
 }
 
