@@ -1,6 +1,7 @@
 /**
  * `astacus scrub`: how the rolling verification stands, or with `--now` all packs at once.
  */
+import { AppError } from "../base/error.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import type { ScrubFigures } from "../cluster/scrub-figures.ts";
 import type { ScrubReport } from "../cluster/scrub.ts";
@@ -24,7 +25,9 @@ export async function scrub(
   const client = await connect(run);
   const { site: sites } = own;
   if (own.now !== true) {
-    const { scrub: all = [] } = await client.get<ClusterStatus>("/v1/status");
+    const status = await client.get<ClusterStatus>("/v1/status");
+    mustKnow(sites ?? [], status);
+    const all = status.scrub ?? [];
     const shown = all.filter(({ site }) => sites?.includes(site) ?? true);
     print(run, shown, () => describeScrubbing(shown));
     return EXIT.done;
@@ -58,6 +61,16 @@ export function describeScrubbing(figures: readonly ScrubFigures[]): string {
       provedAt === undefined ? "not yet" : time(provedAt),
     ]),
   );
+}
+
+/** A name that is mistyped must not look like a site of which nothing was read. */
+function mustKnow(wanted: readonly string[], { site, sites = [] }: ClusterStatus): void {
+  const known = new Set([site.name, ...sites.map(({ name }) => name)]);
+  const unknown = wanted.find((name) => !known.has(name));
+  if (unknown === undefined) return;
+  throw new AppError("usage", `There is no site ${unknown}.`, {
+    guidance: `The cluster's sites are ${[...known].join(", ")}.`,
+  });
 }
 
 function describeReport(report: ScrubReport): string {

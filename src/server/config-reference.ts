@@ -84,7 +84,8 @@ function describeValue(outline: Outline): string {
 }
 
 function rangeOf(outline: Outline): string {
-  return `${outline.minItems ?? 0} to ${outline.maxItems}`;
+  const { minItems = 0, maxItems } = outline;
+  return maxItems === undefined ? `${minItems} or more` : `${minItems} to ${maxItems}`;
 }
 
 function isSection(outline: Outline): boolean {

@@ -84,7 +84,7 @@ const retentionSchema = z
   .strictObject({
     ...retentionRules(),
     undoWindow: durationField().prefault("7d").meta({
-      description: "How long a forgotten backup can be had back with `undo`.",
+      description: "How long a forgotten backup can be had back with `undelete`.",
     }),
   })
   .prefault({})

@@ -21,7 +21,7 @@ export const scrubSchema = z
           "How much is read of each site in a day, by all nodes together, in place of `cycle`. A new " +
           "cycle begins a day after the last one did, or later.",
       }),
-    sites: z.array(nameField()).min(1).optional().meta({
+    sites: z.array(nameField()).min(1).max(16).optional().meta({
       description: "The sites that are read; all, if left out.",
     }),
   })
