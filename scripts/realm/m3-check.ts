@@ -11,6 +11,7 @@ import type { M3Node, M3Realm } from "./m3-realm.ts";
 
 const RANGE_MS = 600_000;
 const SHOWN_COUNT = 5;
+const ASK_COUNT_MAX = 6;
 
 /** What is asked for. */
 export type CheckOptions = {
@@ -78,9 +79,23 @@ type Fetch = (ranges: readonly FetchRange[]) => Promise<Point[][]>;
 function throughCluster({ ports }: M3Node): Fetch {
   return async (ranges) => {
     const all: Point[][] = [];
-    for (const range of ranges) all.push(await fetchFromCluster(ports.clusterHttp, range));
+    for (const range of ranges) {
+      all.push(await patiently(() => fetchFromCluster(ports.clusterHttp, range)));
+    }
     return all;
   };
+}
+
+/** M3 drops connections while it is short of CPU: what it does not answer is asked again. */
+async function patiently<Result>(ask: () => Promise<Result>): Promise<Result> {
+  for (let count = 1; ; count += 1) {
+    try {
+      return await ask();
+    } catch (thrown) {
+      if (count === ASK_COUNT_MAX) throw thrown;
+      await Bun.sleep(count * 1000);
+    }
+  }
 }
 
 function fromNode(realm: M3Realm, { ports }: M3Node): Fetch {
