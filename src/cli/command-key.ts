@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { AppError } from "../base/error.ts";
+import { AppError, toAppError } from "../base/error.ts";
 import { getErrnoCode } from "../base/errno.ts";
 import { joinPath, pathFromText } from "../base/path.ts";
 import { Catalog } from "../cas/catalog/catalog.ts";
@@ -17,14 +17,18 @@ import { mustHaveRecipients } from "../cas/keys/repository-encryption.ts";
 import { rotateKeys } from "../cas/keys/rotate-keys.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { NodeEncryption } from "../cluster/member-config.ts";
+import { primaryElsewhere } from "../cluster/offline.ts";
+import type { OtherSite } from "../cluster/offline-sites.ts";
 import type { SharedConfig, SiteConfig } from "../server/config.ts";
 import { openSite } from "../server/open-site.ts";
-import { printDone } from "./command.ts";
+import type { Site } from "../sites/site.ts";
+import { print, printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { needsFile } from "./command-config.ts";
+import { EXIT } from "./exit-code.ts";
 import { loadEncryption, passphrase } from "./identities.ts";
 import { loadSharedConfig } from "./load-config.ts";
-import { OFFLINE_DOORS } from "./offline.ts";
+import { OFFLINE_DOORS, openFirst } from "./offline.ts";
 import { renderPairs, renderTable } from "./table.ts";
 
 /** Makes an identity. */
@@ -77,7 +81,7 @@ export async function list(run: CommandRun): Promise<CommandEnd> {
   });
 }
 
-/** What this machine can do with its keys. */
+/** What this machine can do with its keys. Ends with 1 if its identities do not open all of them. */
 export async function check(run: CommandRun): Promise<CommandEnd> {
   return await withRepository(run, { command: "key check" }, async ({ repository, encryption }) => {
     const { recipients, identities } = encryption;
@@ -105,7 +109,7 @@ export async function check(run: CommandRun): Promise<CommandEnd> {
       // What is backed up from now on.
       canRestoreNew: recipients.some((recipient) => own.includes(recipient)),
     };
-    return printDone(run, answer, () =>
+    print(run, answer, () =>
       renderPairs([
         ["node keys", "are those of this repository"],
         ["back up", answer.canBackUp ? `yes, for ${recipients.join(", ")}` : "no: no recipients"],
@@ -118,45 +122,64 @@ export async function check(run: CommandRun): Promise<CommandEnd> {
         ["restore what comes", answer.canRestoreNew ? "yes" : "no"],
       ]),
     );
+    return identities.length > 0 && openable < total ? EXIT.failed : EXIT.done;
   });
 }
 
-/** What a rotation did at one site; null where the log has ended and takes nothing more. */
+/** What a rotation did at one site; null where the log has ended or the site failed. */
 type SiteRotation = {
   readonly site: string;
   readonly rewrapped: number | null;
   readonly unchanged: number | null;
+  readonly error?: AppError;
 };
 
-/** Wraps all session keys, on all sites of the file whose log goes on, for its recipients. */
+/**
+ * Wraps all session keys, on all sites of the file whose log goes on, for its recipients. Ends with 1
+ * if a site failed: it is rotated by the same command when it is back.
+ */
 export async function rotate(run: CommandRun): Promise<CommandEnd> {
   const config = mustLoad(run, "key rotate");
   const done: SiteRotation[] = [];
   for (const site of config.sites) {
-    const how = { command: "key rotate", site, isWriting: true };
-    await withRepository(run, how, async ({ repository, encryption }) => {
-      if (repository.state.closed !== undefined) {
-        done.push({ site: site.name, rewrapped: null, unchanged: null });
-        return;
-      }
-      const { identities } = encryption;
-      const recipients = mustHaveRecipients(encryption);
-      const operation = drawId(OFFLINE_DOORS.random);
-      const result = await rotateKeys(repository, { identities, recipients, operation });
-      done.push({ site: site.name, ...result });
-    });
+    try {
+      done.push(await rotateAt(run, site));
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      if (config.sites.length === 1) throw error;
+      done.push({ site: site.name, rewrapped: null, unchanged: null, error });
+    }
   }
-  return printDone(run, { sites: done }, () =>
-    done
-      .map(({ site, rewrapped, unchanged }) =>
-        rewrapped === null
-          ? `${site}: retired, passed over: its keys stay wrapped as they were`
-          : `${site}: ${rewrapped} wrapped, ${unchanged} as they were`,
-      )
-      .join("\n"),
-  );
+  const failed = done.filter(({ error }) => error !== undefined);
+  if (failed.length === done.length) throw failed[0]!.error!;
+  print(run, { sites: done }, () => done.map(describeRotation).join("\n"));
+  return failed.length === 0 ? EXIT.done : EXIT.failed;
 }
 
+async function rotateAt(run: CommandRun, site: SiteConfig): Promise<SiteRotation> {
+  const how = { command: "key rotate", site, isWriting: true };
+  return await withRepository(run, how, async ({ repository, encryption }) => {
+    if (repository.state.closed !== undefined) {
+      return { site: site.name, rewrapped: null, unchanged: null };
+    }
+    const { identities } = encryption;
+    const recipients = mustHaveRecipients(encryption);
+    const operation = drawId(OFFLINE_DOORS.random);
+    const result = await rotateKeys(repository, { identities, recipients, operation });
+    return { site: site.name, ...result };
+  });
+}
+
+function describeRotation({ site, rewrapped, unchanged, error }: SiteRotation): string {
+  if (error !== undefined) {
+    return `${site}: NOT rotated, run this again when it is mended: ${error.message}`;
+  }
+  return rewrapped === null
+    ? `${site}: retired, passed over: its keys stay wrapped as they were`
+    : `${site}: ${rewrapped} wrapped, ${unchanged} as they were`;
+}
+
+/** Over the primary, or the first site that answers; over one site alone where that is named. */
 async function withRepository<T>(
   run: CommandRun,
   how: { readonly command: string; readonly site?: SiteConfig; readonly isWriting?: boolean },
@@ -170,21 +193,38 @@ async function withRepository<T>(
   if (encryption === undefined) throw notEncrypted();
   const folder = mkdtempSync(join(tmpdir(), "astacus-"));
   try {
-    const { site } = await openSite(how.site ?? config.sites[0], OFFLINE_DOORS);
-    await using _ = site;
-    const path = joinPath(pathFromText(folder), "catalog.sqlite");
-    using catalog = Catalog.open(OFFLINE_DOORS.databases, path);
-    const repository = await Repository.open({
-      site,
-      catalog,
-      doors: OFFLINE_DOORS,
-      node: "key",
-      encryption,
-      readOnly: how.isWriting !== true,
-    });
-    return await work({ repository, encryption });
+    await using sites = new AsyncDisposableStack();
+    const all = (how.site === undefined ? config.sites : [how.site]).map((site): OtherSite => ({
+      name: site.name,
+      open: async () => sites.use((await openSite(site, OFFLINE_DOORS)).site),
+    }));
+    const open = { folder, encryption, readOnly: how.isWriting !== true };
+    using opened = await openFirst(run, all, async (site) => await openKeys(site, open));
+    return await work({ repository: opened.repository, encryption });
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** One site with a catalog of its own, which goes with `folder`. */
+async function openKeys(
+  site: Site,
+  how: { readonly folder: string; readonly encryption: NodeEncryption; readonly readOnly: boolean },
+): Promise<Disposable & { repository: Repository; primaryElsewhere: string | undefined }> {
+  const own = pathFromText(mkdtempSync(join(how.folder, "site-")));
+  const catalog = Catalog.open(OFFLINE_DOORS.databases, joinPath(own, "catalog.sqlite"));
+  try {
+    const { encryption, readOnly } = how;
+    const options = { site, catalog, doors: OFFLINE_DOORS, node: "key", encryption, readOnly };
+    const repository = await Repository.open(options);
+    return {
+      repository,
+      primaryElsewhere: primaryElsewhere(repository.state),
+      [Symbol.dispose]: () => catalog[Symbol.dispose](),
+    };
+  } catch (thrown) {
+    catalog[Symbol.dispose]();
+    throw thrown;
   }
 }
 

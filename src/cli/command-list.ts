@@ -11,6 +11,9 @@ import { isOffline } from "./reader.ts";
 import { between, count, renderPairs, renderTable, size, time } from "./table.ts";
 
 const PROBLEMS_SHOWN = 20;
+const CLOSED =
+  "This is what the log says: nodes, volumes and problems are sealed, and no identity was given " +
+  "that opens them (--identity).";
 
 /** Lists backups, oldest first. */
 export async function list(run: CommandRun, own: { readonly all?: boolean }): Promise<CommandEnd> {
@@ -139,14 +142,16 @@ function renderDetail(detail: BackupDetail): string {
         ]),
       ),
   );
-  return [pairs, "", shares, ...renderProblems(detail)].join("\n");
+  const rest = detail.closed === true ? [CLOSED] : [shares, ...renderProblems(detail)];
+  return [pairs, "", ...rest].join("\n");
 }
 
 function renderProblems(detail: BackupDetail): string[] {
   if (detail.problemCount === 0) return [];
+  const are = detail.problemCount === 1 ? "problem" : "problems";
   const shown = detail.problems.slice(0, PROBLEMS_SHOWN);
   const lines = shown.map((one) => `  ${one.node}: ${one.kind} ${one.path}: ${one.message}`);
   const more = detail.problemCount - shown.length;
   const rest = more > 0 ? [`  … and ${count(more)} more (--json shows all that were kept)`] : [];
-  return ["", `${count(detail.problemCount)} problems:`, ...lines, ...rest];
+  return ["", `${count(detail.problemCount)} ${are}:`, ...lines, ...rest];
 }

@@ -68,15 +68,16 @@ export async function withOffline<T>(
   }
 }
 
-type OpenReader = (site: Site, others: readonly OtherSite[]) => Promise<Offline>;
+/** What reads one site, and knows which is the primary if that is another one. */
+type SiteReader = Disposable & { readonly primaryElsewhere: string | undefined };
 
-/** Opens the primary, as the log says, or the first site that answers. */
-async function openFirst(
+/** Opens the primary, as the log says, or the first site that answers, and then says so. */
+export async function openFirst<Reader extends SiteReader>(
   run: CommandRun,
   sites: readonly OtherSite[],
-  open: OpenReader,
-): Promise<Offline> {
-  const openOne = async (one: OtherSite): Promise<Offline> =>
+  open: (site: Site, others: readonly OtherSite[]) => Promise<Reader>,
+): Promise<Reader> {
+  const openOne = async (one: OtherSite): Promise<Reader> =>
     await open(
       await one.open(),
       sites.filter((other) => other !== one),

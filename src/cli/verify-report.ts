@@ -14,8 +14,17 @@ export function describeVerification(report: VerifyReport): string {
   const { sharesProved = 0 } = report;
   const shares = `, ${count(sharesProved)} shares proved by the database's own checksums`;
   const proved = sharesProved === 0 ? "" : shares;
-  const head = `${count(backups.length)} backups, ${count(packs)} packs of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries${proved}`;
-  if (report.ok) return `${head}\nNothing is wrong.`;
+  const noun = backups.length === 1 ? "backup" : "backups";
+  const head = `${count(backups.length)} ${noun}, ${count(packs)} packs of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries${proved}`;
+  const sealed = report.closedFrames ?? 0;
+  const isClosed = sealed > 0 || backups.some(({ closed }) => closed === true);
+  const notes = isClosed
+    ? [
+        "No identity was given that opens all of it (--identity): what is sealed was checked " +
+          "without opening it.",
+      ]
+    : [];
+  if (report.ok) return [head, ...notes, "Nothing is wrong."].join("\n");
   const shown = problems.slice(0, PROBLEMS_SHOWN);
   const lines = shown.flatMap(({ object, message, files, fileCount, backups: hit }) => {
     const names = files.slice(0, NAMES_SHOWN);
@@ -26,5 +35,6 @@ export function describeVerification(report: VerifyReport): string {
   });
   const rest = problemCount - shown.length;
   const tail = rest > 0 ? [`  … and ${count(rest)} more (--json shows up to a thousand)`] : [];
-  return [head, `${count(problemCount)} problems:`, ...lines, ...tail].join("\n");
+  const are = problemCount === 1 ? "problem" : "problems";
+  return [head, ...notes, `${count(problemCount)} ${are}:`, ...lines, ...tail].join("\n");
 }

@@ -13,7 +13,7 @@ import { archiveBackup } from "../cas/read/archive-backup.ts";
 import { Catalog } from "../cas/catalog/catalog.ts";
 import type { ChunkSource } from "../cas/read/chunk-source.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
-import type { BackupRecord } from "../cas/log/state.ts";
+import type { BackupRecord, RepositoryState } from "../cas/log/state.ts";
 import { newestComplete } from "../cas/log/state.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import type { NodeEncryption } from "./member-config.ts";
@@ -95,6 +95,15 @@ type Share = {
   readonly volume: Manifest["nodes"][number]["volumes"][number];
 };
 
+/** What a log calls the primary, where that is another site than its own. */
+export function primaryElsewhere({
+  roles,
+  siteId,
+}: Pick<RepositoryState, "roles" | "siteId">): string | undefined {
+  if (roles === undefined || roles.primary === siteId) return undefined;
+  return roles.sites.find(({ site }) => site === roles.primary)?.name;
+}
+
 /** Opens the repository of a site for reading. */
 export async function openOffline(options: OfflineOptions): Promise<Offline> {
   const { site, doors, tempFolder, signal } = options;
@@ -144,9 +153,7 @@ export class Offline implements Disposable {
 
   /** What the log calls the primary, where that is another site. */
   get primaryElsewhere(): string | undefined {
-    const { roles, siteId } = this.#repository.state;
-    if (roles === undefined || roles.primary === siteId) return undefined;
-    return roles.sites.find(({ site }) => site === roles.primary)?.name;
+    return primaryElsewhere(this.#repository.state);
   }
 
   /** All backups of the site, of every cluster, oldest first. */
