@@ -93,7 +93,9 @@ async function main(): Promise<void> {
       for (const [index, { what, run }] of ROWS.entries()) {
         const prefix = `run-${round}-${index}`;
         const one = await run({ folder, source, s3, rclone }, prefix);
-        console.error(`${what}: ${(one.wallMs / 1000).toFixed(2)} s`);
+        console.error(
+          `${what}: ${(one.wallMs / 1000).toFixed(2)} s, CPU ${(one.cpuMs / 1000).toFixed(2)} s`,
+        );
         took.set(what, [...(took.get(what) ?? []), one]);
         mustBeThere(source, join(folder, "s3", "root", s3.bucket, prefix));
         fs.rmSync(join(folder, "s3", "root", s3.bucket, prefix), { recursive: true });
