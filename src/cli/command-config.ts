@@ -7,8 +7,11 @@ import { joinPath, textFromPath } from "../base/path.ts";
 import { createProduct } from "../products/create-product.ts";
 import type { ProductCheck } from "../products/product.ts";
 import { readHeader } from "../cas/log/header-object.ts";
+import { sealerFor } from "../cas/keys/repository-encryption.ts";
+import type { RepositoryEncryption } from "../cas/keys/repository-encryption.ts";
 import { convertConfig } from "../server/convert-config.ts";
 import type { Config } from "../server/config.ts";
+import { openEncryption } from "../server/config-encryption.ts";
 import { openSite } from "../server/open-site.ts";
 import { describeChecks } from "./check-lines.ts";
 import { print } from "./command.ts";
@@ -82,26 +85,61 @@ function checkData(config: Config): ProductCheck {
     files.unlink(probe);
     return { what, ok: true, message: "can be written" };
   } catch (thrown) {
-    const { message, guidance } = toAppError(thrown);
-    const advice = guidance === undefined ? {} : { guidance };
-    return { what, ok: false, message: `cannot be written: ${message}`, ...advice };
+    const failed = failedCheck(what, thrown);
+    return { ...failed, message: `cannot be written: ${failed.message}` };
   }
 }
 
 async function checkSites(config: Config): Promise<ProductCheck[]> {
   const checks: ProductCheck[] = [];
+  const { encryption, problem } = await checkEncryption(config);
+  if (problem !== undefined) checks.push(problem);
+  let first: Named | undefined;
   for (const each of config.sites) {
-    const what = `site ${each.name}`;
+    const { name } = each;
+    const what = `site ${name}`;
     try {
       const { site } = await openSite(each, OFFLINE_DOORS);
       await using _ = site;
       const { header } = await readHeader(site, {});
-      checks.push({ what, ok: true, message: `repository ${header.repository}` });
+      const { repository } = header;
+      first ??= { name, repository };
+      if (repository !== first.repository) throw otherRepository({ name, repository }, first);
+      // With keys that could not be read, that is the problem, and not the site.
+      if (problem === undefined) sealerFor(header, encryption, site);
+      checks.push({ what, ok: true, message: `repository ${repository}` });
     } catch (thrown) {
-      const { message, guidance } = toAppError(thrown);
-      const advice = guidance === undefined ? {} : { guidance };
-      checks.push({ what, ok: false, message, ...advice });
+      checks.push(failedCheck(what, thrown));
     }
   }
   return checks;
+}
+
+/** The keys, opened as the server does. */
+async function checkEncryption(config: Config): Promise<{
+  readonly encryption?: RepositoryEncryption | undefined;
+  readonly problem?: ProductCheck;
+}> {
+  try {
+    return { encryption: await openEncryption(config) };
+  } catch (thrown) {
+    return { problem: failedCheck("encryption", thrown) };
+  }
+}
+
+type Named = { readonly name: string; readonly repository: string };
+
+function otherRepository(one: Named, first: Named): AppError {
+  const message = `Site ${one.name} holds repository ${one.repository}, and ${first.name} holds ${first.repository}.`;
+  return new AppError("config", message, {
+    guidance:
+      "All sites of a file hold the same repository: name the right place, or make a mirror at an " +
+      "empty one with `astacus site init`.",
+    context: { site: one.name, found: one.repository, known: first.repository },
+  });
+}
+
+function failedCheck(what: string, thrown: unknown): ProductCheck {
+  const { message, guidance } = toAppError(thrown);
+  return { what, ok: false, message, ...(guidance === undefined ? {} : { guidance }) };
 }

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { secretField } from "../base/fields.ts";
 import type { Secret } from "../base/secret.ts";
 import { parseNodeKeys } from "../cas/format/node-keys.ts";
-import { parseIdentities, recipientSchema } from "../cas/keys/age.ts";
+import { mustBeRecipients, parseIdentities, recipientSchema } from "../cas/keys/age.ts";
 import type { NodeEncryption } from "../cluster/member-config.ts";
 
 /** The section. */
@@ -18,8 +18,10 @@ export const encryptionSchema = z
     }),
     recipients: z
       .array(recipientSchema.meta({ expected: "a recipient of age: age1…" }))
+      .min(1)
       .max(100)
-      .default([])
+      .optional()
+      .transform((recipients = []) => recipients)
       .meta({
         description:
           "Who can restore: public keys of age, as `astacus key generate` shows them. Any one of them " +
@@ -47,13 +49,17 @@ export type EncryptionConfig = {
   readonly identity?: Secret | undefined;
 };
 
-/** The keys of a configuration; undefined where its repository is plain. */
+/**
+ * The keys of a configuration; undefined where its repository is plain. AppError `config` for what
+ * is no recipient, and for files that hold no keys.
+ */
 export async function openEncryption(
   { encryption }: { readonly encryption?: EncryptionConfig | undefined },
   options: { readonly passphrase?: string | undefined } = {},
 ): Promise<NodeEncryption | undefined> {
   if (encryption === undefined) return undefined;
   const { nodeKey, recipients, identity } = encryption;
+  await mustBeRecipients(recipients, "encryption.recipients");
   const keys = parseNodeKeys(nodeKey.reveal(), "encryption.nodeKey");
   if (identity === undefined) return { keys, recipients, identities: [] };
   const bytes = new TextEncoder().encode(identity.reveal());

@@ -16,6 +16,30 @@ const ARMOR = "-----BEGIN AGE ENCRYPTED FILE-----";
 const BINARY = "age-encryption.org/v1\n";
 const IDENTITY = /^AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]+$/;
 
+/**
+ * Refuses what looks like a recipient and is none: a typing error that its checksum shows. AppError
+ * `config`; `where` names the setting.
+ */
+export async function mustBeRecipients(
+  recipients: readonly string[],
+  where: string,
+): Promise<void> {
+  const { Encrypter } = await import("age-encryption");
+  for (const recipient of recipients) {
+    try {
+      new Encrypter().addRecipient(recipient);
+    } catch (thrown) {
+      throw new AppError("config", `${where}: ${recipient} is not a recipient of age.`, {
+        guidance:
+          "Its checksum does not fit: a character is wrong or lost. Copy it again from where " +
+          "`astacus key generate` has shown it.",
+        context: { recipient },
+        cause: thrown,
+      });
+    }
+  }
+}
+
 /** Wraps bytes for recipients. */
 export async function wrapFor(
   recipients: readonly string[],
