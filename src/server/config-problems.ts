@@ -77,6 +77,19 @@ export function findingsOfIssue(
   return [wrongValue(path, found, { expected: describeExpected(place), known, isSecret })];
 }
 
+/** Those of the keys without a value that the schema does not know. */
+export function findingsOfEmpty(
+  empty: readonly ConfigPath[],
+  value: unknown,
+  outline: Outline,
+): Finding[] {
+  return empty.flatMap((path) => {
+    const known = getOutlineAt(outline, value, path.slice(0, -1))?.properties;
+    if (known === undefined || Object.hasOwn(known, String(path.at(-1)))) return [];
+    return [unknownKey(path, value, outline)];
+  });
+}
+
 /** What lies at a path of a value. */
 export function valueAt(value: unknown, path: ConfigPath): unknown {
   return path.reduce<unknown>((parent, key) => childOf(parent, key), value);

@@ -17,6 +17,8 @@ export type Place = { readonly line: number; readonly column: number };
 export type ConfigSource = {
   /** The values; undefined if the text has no readable mapping at its top. */
   readonly value: Readonly<Record<string, unknown>> | undefined;
+  /** The keys that have no value, and are left out of the values. */
+  readonly empty: readonly ConfigPath[];
   /** What is wrong with the text as such. */
   readonly errors: readonly (Place & { readonly text: string; readonly hint?: string })[];
   /** Where a path is; where its nearest parent is, if it is missing. */
@@ -28,6 +30,7 @@ export function readConfigSource(text: string): ConfigSource {
   const start = { line: 1, column: 1 };
   const failed = (message: string, hint?: string): ConfigSource => ({
     value: undefined,
+    empty: [],
     errors: [{ ...start, text: message, ...(hint === undefined ? {} : { hint }) }],
     locate: () => start,
   });
@@ -45,7 +48,7 @@ export function readConfigSource(text: string): ConfigSource {
     // since that may be a secret too.
     const message = withoutStop(error.message).replace(/:?\s*".*$/s, "");
     const errors = [{ ...placeOf(error.pos[0]), text: `not valid YAML: ${message}` }];
-    return { value: undefined, errors, locate: () => start };
+    return { value: undefined, empty: [], errors, locate: () => start };
   }
   if (document.contents === null) {
     return failed("the file is empty; expected at least `cluster`, `product` and `sites`");
@@ -54,18 +57,19 @@ export function readConfigSource(text: string): ConfigSource {
   const lost = findLostAlias(document);
   if (lost !== undefined) {
     const error = { ...placeOf(lost), text: "an alias (*name) without its anchor (&name)" };
-    return { value: undefined, errors: [error], locate: () => start };
+    return { value: undefined, empty: [], errors: [error], locate: () => start };
   }
-  const value = toPlain(document);
-  if (typeof value === "string") return failed(value);
+  const plain = toPlain(document);
+  if (typeof plain === "string") return failed(plain);
   return {
-    value,
+    value: withoutEmpty(plain) as Record<string, unknown>,
+    empty: listEmpty(plain),
     errors: [],
     locate: (path, isAtKey) => locate(document, path, { isAtKey, placeOf }),
   };
 }
 
-/** The values without keys that have none; a message where the text cannot be turned into values. */
+/** The values, null for keys that have none; a message where the text cannot be turned into values. */
 function toPlain(document: Document): Record<string, unknown> | string {
   let value: unknown;
   try {
@@ -74,7 +78,7 @@ function toPlain(document: Document): Record<string, unknown> | string {
     return thrown instanceof Error ? `not usable: ${withoutStop(thrown.message)}` : "not usable";
   }
   if (isDeeperThan(value, DEPTH_MAX)) return `nested deeper than ${DEPTH_MAX} levels`;
-  return withoutEmpty(value) as Record<string, unknown>;
+  return value as Record<string, unknown>;
 }
 
 /** Where an alias is that has no anchor before it: text that begins with a star, mostly. */
@@ -95,6 +99,16 @@ function withoutEmpty(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   const filled = Object.entries(value).filter(([, child]) => child !== null);
   return Object.fromEntries(filled.map(([key, child]) => [key, withoutEmpty(child)]));
+}
+
+/** Paths of all keys without a value. */
+function listEmpty(value: unknown, path: ConfigPath = []): ConfigPath[] {
+  if (typeof value !== "object" || value === null) return [];
+  const isList = Array.isArray(value);
+  return Object.entries(value).flatMap(([key, child]: [string, unknown]) => {
+    if (child === null) return isList ? [] : [[...path, key]];
+    return listEmpty(child, [...path, isList ? Number(key) : key]);
+  });
 }
 
 function isDeeperThan(value: unknown, depth: number): boolean {

@@ -21,7 +21,7 @@ import { checkAcross, unknownName } from "./config-checks.ts";
 import type { AzureSiteSettings, GcsSiteSettings } from "./config-cloud-sites.ts";
 import type { EncryptionConfig } from "./config-encryption.ts";
 import { childOf, outlineOf } from "./config-outline.ts";
-import { ConfigProblems, findingsOfIssue, formatPath } from "./config-problems.ts";
+import { ConfigProblems, findingsOfEmpty, findingsOfIssue, formatPath } from "./config-problems.ts";
 import type { Finding } from "./config-problems.ts";
 import { resolveProductPaths } from "./config-products.ts";
 import type { ProductConfig } from "./config-products.ts";
@@ -218,6 +218,7 @@ function parseFile(
     const issues = parsed.error.issues;
     findings.push(...issues.flatMap((issue) => findingsOfIssue(issue, source.value, outline)));
   }
+  findings.push(...findingsOfEmpty(source.empty, source.value, outline));
   findings.push(...checkAcross(value));
   const self = options.isNodeNeeded ? findSelf(source.value, input) : 0;
   if (typeof self !== "number") findings.push(self);

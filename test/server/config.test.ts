@@ -132,6 +132,18 @@ describe("a good file", () => {
     });
   });
 
+  test("may not have an unknown key, with a value or without", () => {
+    const text = "cluster: c\nproduct: {type: files, root: /d}\nretntion:\nsites:\n";
+    const site = "  - {name: s, type: directory, path: /b}\n";
+    expect(problems(`${text}${site}retention:\n  keepLsat:\n  daily:\n`)).toEqual([
+      '3:1 retntion: unknown key "retntion". Did you mean "retention"?',
+      '7:3 retention.keepLsat: unknown key "keepLsat". Did you mean "keepLast"?',
+    ]);
+    expect(problems("encryption:\nclutser:\n")).toContain(
+      '2:1 clutser: unknown key "clutser". Did you mean "cluster"?',
+    );
+  });
+
   test("may leave a section empty, or comment all of it out", () => {
     expect(parseConfig(input(`${GOOD}backup:\n  # workers: 4\nlog:\n`)).backup.workers).toBe(2);
   });
