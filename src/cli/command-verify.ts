@@ -38,7 +38,7 @@ export async function verify(
     const client = await connect(run);
     const record = await client.post<OperationRecord>("/v1/verifications", request);
     return await finish(run, client, record, {
-      text: (report) => describeVerification(report as VerifyReport),
+      text: (report) => describeVerified(report as VerifyResult),
       code: (report) => codeOf(report as VerifyReport),
     });
   }
@@ -63,7 +63,16 @@ async function repair(run: CommandRun, request: object): Promise<CommandEnd> {
 
 function describeRepaired(report: VerifyResult): string {
   const lines = (report.repairs ?? []).map(describeRepair);
-  return [...lines, describeVerification(report)].join("\n");
+  return [...lines, describeVerified(report)].join("\n");
+}
+
+/** As a server tells it, which remembers what it found. */
+function describeVerified(report: VerifyResult): string {
+  const { distrusted = 0 } = report;
+  if (distrusted === 0) return describeVerification(report);
+  const hope =
+    "Packs that are not repaired are not relied on any more: the next backup sends what is still on the disks again.";
+  return `${describeVerification(report)}\n${hope}`;
 }
 
 function siteOf({ site }: VerifyOptions): { readonly site?: string } {

@@ -11,6 +11,7 @@ import type { NodeAddress } from "./network.ts";
 import { callNode } from "./network.ts";
 import type { OperationContext } from "./operations.ts";
 import type { ProgressBoard } from "./progress-board.ts";
+import { DISTRUSTED_COUNT_MAX } from "../cas/catalog/distrusted-packs.ts";
 import type { HelloAnswer, JsonValue, LeaseMirror, RestoreChoiceOfNode } from "./protocol.ts";
 import {
   helloAnswerSchema,
@@ -57,6 +58,9 @@ export class ClusterSession implements AsyncDisposable {
   readonly #stop = new AbortController();
   #renewing: Promise<void> = Promise.resolve();
   #released = false;
+
+  /** What any of the nodes distrusts at the site. */
+  #distrusted: HelloAnswer["distrusted"] = [];
 
   private constructor(options: SessionOptions) {
     this.#options = options;
@@ -191,11 +195,15 @@ export class ClusterSession implements AsyncDisposable {
       }),
     );
     await repository.catchUp(context.signal);
+    const distrusted: HelloAnswer["distrusted"] = [];
     for (const [node, answer] of answers) {
       await this.#mustSeeTheSame(node, answer);
       this.#leased.set(node.name, node);
       this.#versions.set(node.name, answer.version);
+      distrusted.push(...answer.distrusted);
     }
+    const byName = new Map(distrusted.map((pack) => [`${pack.id}-${pack.birth}`, pack]));
+    this.#distrusted = [...byName.values()].slice(0, DISTRUSTED_COUNT_MAX);
     if (this.#leased.size === 0) {
       throw new AppError("unavailable", "No node of the cluster answered.", {
         guidance: "Start `astacus server` on the nodes, or mend their addresses.",
@@ -251,6 +259,7 @@ export class ClusterSession implements AsyncDisposable {
   async #takeLeases(): Promise<void> {
     const { context, kind, self, restoreOf, site, mirrors = [] } = this.#options;
     const body = {
+      ...(kind === "backup" ? { distrusted: this.#distrusted } : {}),
       operation: context.id,
       lease: this.#lease,
       kind,

@@ -65,6 +65,7 @@ export class NodeBackupSession {
         operation: request.operation,
         node: config.node,
         lookUpAll: options.lookUpAll,
+        distrusted: request.distrusted ?? [],
         mirrors: options.mirrors ?? [],
         onProgress: (progress) => options.emit(eventOf(progress)),
         signal,

@@ -10,7 +10,7 @@ import type { MemberConfig } from "./member-config.ts";
 import { callNode } from "./network.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
-import { faultsOf, repairFaults } from "./repair.ts";
+import { distrustFaults, faultsOf, repairFaults } from "./repair.ts";
 import { ScrubJournal, scrubAnswerSchema } from "./scrub-journal.ts";
 import { Scrubber } from "./scrub.ts";
 import type { ScrubEvent, ScrubSite } from "./scrub.ts";
@@ -48,8 +48,11 @@ export function openScrubber(options: NodeScrubOptions): Scrubber {
     },
     isBusy,
     repair: async (site, problems, signal) => {
-      if (config.repair === false) return 0;
       const faults = faultsOf(site.id, problems);
+      if (config.repair === false) {
+        await distrustFaults(sites, faults, signal);
+        return 0;
+      }
       const reports = await repairFaults(sites, faults, {
         operation: drawId(doors.random),
         signal,

@@ -6,6 +6,8 @@
 import { AppError, toAppError } from "../base/error.ts";
 import { makeFolders, removeFolder } from "../base/folders.ts";
 import { joinPath } from "../base/path.ts";
+import { DistrustedPacks } from "../cas/catalog/distrusted-packs.ts";
+import type { DistrustedPack } from "../cas/catalog/distrusted-packs.ts";
 import { StoredFiles } from "../cas/write/stored-files.ts";
 import type { NodePhaseContext, Phase } from "../products/product.ts";
 import type { Leased } from "./lease.ts";
@@ -118,6 +120,7 @@ export class NodeService {
       location: site.repository.site.location,
       head: { sequence: state.sequence, hash: state.entryHash },
       sites: sites.opened.map(({ id }) => id),
+      distrusted: asked === undefined ? [] : new DistrustedPacks(site.catalog).list(state),
       lease: this.lease ?? null,
     };
   }
@@ -306,10 +309,13 @@ export class NodeService {
     const { always = false } = phase;
     if (!always) for (const name of alwaysNames(phases)) under.due.add(name);
     const context = this.#context(under, request, request.input, emit);
+    const { distrusted = [] } = under.lease.request;
     makeFolders(context.doors.files, context.scratch);
     // What a second attempt will trust is not known before it stores.
     const knowsStored = kind === "backup" && request.attempt === 0;
-    const result = await phase.run(knowsStored ? withStored(under.parts, context) : context);
+    const result = await phase.run(
+      knowsStored ? withStored(under.parts, context, distrusted) : context,
+    );
     if (always) under.due.delete(phase.name);
     return result as JsonValue;
   }
@@ -402,13 +408,18 @@ export class NodeService {
   }
 }
 
-function withStored(parts: NodeParts, context: NodePhaseContext): NodePhaseContext {
+function withStored(
+  parts: NodeParts,
+  context: NodePhaseContext,
+  distrusted: readonly DistrustedPack[],
+): NodePhaseContext {
   const { catalog, config, repository } = parts;
   const stored = new StoredFiles({
     catalog,
     state: () => repository.state,
     node: config.node,
     operation: context.operation,
+    distrusted,
     settings: config.backup,
   });
   return { ...context, isStored: (volume, path, stat) => stored.isStored(volume, path, stat) };

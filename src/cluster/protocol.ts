@@ -6,12 +6,13 @@
  */
 import { z } from "zod";
 import { AppError } from "../base/error.ts";
+import { DISTRUSTED_COUNT_MAX } from "../cas/catalog/distrusted-packs.ts";
 import { keysSchema, segmentRefSchema } from "../cas/log/entry.ts";
 import { treeRootSchema } from "../cas/format/tree.ts";
 import { siteUsageSchema } from "./usage.ts";
 
 /** Raised when a request or an answer changes shape; nodes with another number are refused by name. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** A lease is renewed so many times within its time to live. */
 export const LEASE_RENEWAL_COUNT = 4;
@@ -44,6 +45,11 @@ const randomId = z.string().regex(/^[0-9a-f]{32}$/);
 
 export const headSchema = z.strictObject({ sequence: z.number().int().min(0), hash: z.string() });
 
+/** Packs of the site that are not relied on, since somebody found them damaged or missing. */
+const distrustedSchema = z
+  .array(z.strictObject({ id: z.string().length(64), birth: z.number().int().min(0) }))
+  .max(DISTRUSTED_COUNT_MAX);
+
 /** Loose: the question is whether we speak one protocol, and it may come from a later version. */
 export const helloRequestSchema = z.looseObject({
   protocol: z.number().int(),
@@ -66,6 +72,8 @@ export const helloAnswerSchema = z.strictObject({
   head: headSchema,
   /** All sites that this node has reached. */
   sites: z.array(randomId),
+  /** Of the site that was asked for. */
+  distrusted: distrustedSchema,
   lease: z.union([z.null(), z.strictObject({ operation: z.string(), kind: z.string() })]),
 });
 /** What a node says of itself. */
@@ -96,6 +104,8 @@ export const leaseRequestSchema = z.strictObject({
   site: randomId,
   /** Of a backup: who else gets its packs. */
   mirrors: z.array(leaseMirrorSchema).max(SITE_COUNT_MAX),
+  /** Of a backup: what any of its nodes distrusts at the site. */
+  distrusted: distrustedSchema.exactOptional(),
   restore: restoreChoiceSchema.exactOptional(),
   coordinator: z.string(),
   ttlMs: z.number().int().positive(),

@@ -5,6 +5,9 @@
  */
 import type { AppErrorJson } from "../base/error.ts";
 import { AppError, toAppError } from "../base/error.ts";
+import { DistrustedPacks } from "../cas/catalog/distrusted-packs.ts";
+import type { DistrustedPack } from "../cas/catalog/distrusted-packs.ts";
+import { getNamedPack } from "../cas/clean/pack-standing.ts";
 import type { CopySide } from "../cas/copy/copy-side.ts";
 import { repairObjects } from "../cas/copy/repair-objects.ts";
 import type { RepairReport, RepairTarget } from "../cas/copy/repair-objects.ts";
@@ -44,6 +47,28 @@ export async function repairFaults(
   return reports;
 }
 
+/** Remembers packs that were found bad: backups do not rely on them before they are repaired. */
+export async function distrustFaults(
+  sites: SiteSet,
+  faults: readonly FaultyObject[],
+  signal: AbortSignal,
+): Promise<void> {
+  const now = await sites.look(signal, { maxAgeMs: LOOK_AGE_MS });
+  for (const [site, objects] of Map.groupBy(faults, (fault) => fault.site)) {
+    const open = now.sites.find(({ id }) => id === site)?.open;
+    if (open !== undefined) distrust(open, objects);
+  }
+}
+
+function distrust({ repository, catalog }: OpenSite, targets: readonly RepairTarget[]): void {
+  const packs = targets.flatMap(({ kind, id }): DistrustedPack[] => {
+    if (kind !== "pack") return [];
+    const named = getNamedPack(repository, repository.state, id);
+    return named === undefined ? [] : [{ id, birth: named.birth }];
+  });
+  new DistrustedPacks(catalog).add(packs);
+}
+
 /** The objects that a verification of a site found bad, as far as they can be repaired. */
 export function faultsOf(site: string, problems: readonly VerifyProblem[]): FaultyObject[] {
   return problems.flatMap(({ object, fault }): FaultyObject[] => {
@@ -74,10 +99,12 @@ async function repairSite(
   const name = now.sites.find((site) => site.id === id)?.name ?? id;
   try {
     const to = mustBeWritable(now, id);
+    distrust(to, targets);
     const from = now.sites.flatMap(({ open }) =>
       open === undefined || open.id === to.id ? [] : [sideOf(open)],
     );
     const { repaired, sound, left } = await repairObjects(sideOf(to), from, targets, how);
+    new DistrustedPacks(to.catalog).remove([...repaired, ...sound]);
     return { site: name, repaired: repaired.length, sound: sound.length, left };
   } catch (thrown) {
     how.signal.throwIfAborted();

@@ -21,7 +21,7 @@ import { ProgressBoard } from "./progress-board.ts";
 import type { Placed, VolumePlan } from "./protocol.ts";
 import { placeAnswerSchema, planAnswerSchema } from "./protocol.ts";
 import type { FaultyObject } from "./read-faults.ts";
-import { describeRepair, repairFaults } from "./repair.ts";
+import { describeRepair, distrustFaults, repairFaults } from "./repair.ts";
 import type { SiteRepair } from "./repair.ts";
 import { withSoundIndex } from "./sound-index.ts";
 
@@ -206,6 +206,11 @@ async function repairAfter(
   const all = [...found, ...parts.sites.faults.take()];
   const faults = [...new Map(all.map((one) => [`${one.site} ${one.id}`, one])).values()];
   if (faults.length === 0 || parts.config.repair === false) {
+    try {
+      await distrustFaults(parts.sites, faults, context.signal);
+    } catch (thrown) {
+      context.say(`What was found bad could not be remembered: ${toAppError(thrown).message}`);
+    }
     return { faults: faults.length, repairs: [] };
   }
   context.progress({ phase: "repair" });

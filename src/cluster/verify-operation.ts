@@ -6,12 +6,13 @@
 import { findBackup } from "../cas/log/find-backup.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
 import { newestComplete } from "../cas/log/state.ts";
+import { recheckPacks } from "../cas/copy/recheck-packs.ts";
 import type { VerifyReport } from "../cas/read/verify.ts";
 import { verifyRepository } from "../cas/read/verify.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
-import { describeRepair, faultsOf, repairFaults } from "./repair.ts";
+import { describeRepair, distrustFaults, faultsOf, repairFaults } from "./repair.ts";
 import type { SiteRepair } from "./repair.ts";
 import { verifyDatabase } from "./verify-database.ts";
 import { verifyShares } from "./verify-shares.ts";
@@ -63,6 +64,9 @@ export async function runVerifyOperation(
     // What can be read again may show what else is wrong behind it.
     report = await verifySite(parts, context, request);
   }
+  const faults = faultsOf(site.id, report.problems);
+  await distrustFaults(parts.sites, faults, signal);
+  if (request.deep) await recheckPacks(repository, new Set(faults.map(({ id }) => id)), signal);
   const proved = await verifyShares(report, {
     repository,
     source: parts.openSource({ alone: true }),
@@ -72,6 +76,7 @@ export async function runVerifyOperation(
   });
   const result: VerifyResult = {
     ...proved,
+    ...(report.ok ? {} : { distrusted: faults.filter(({ kind }) => kind === "pack").length }),
     site: site.name,
     ...(request.repair === true ? { repairs } : {}),
   };

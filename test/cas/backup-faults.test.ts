@@ -6,6 +6,7 @@ import type { FileSystem } from "../../src/base/doors.ts";
 import { AppError } from "../../src/base/error.ts";
 import { realFileSystem } from "../../src/base/file-system.ts";
 import { realRandom } from "../../src/base/random.ts";
+import { DistrustedPacks } from "../../src/cas/catalog/distrusted-packs.ts";
 import { idKey } from "../../src/cas/format/bytes.ts";
 import type { ClaimPlace, Claims } from "../../src/cas/write/claims.ts";
 import { drawId } from "../../src/cas/format/ids.ts";
@@ -379,3 +380,35 @@ test("a chunk that nobody sent and that cannot be read again ends the backup", a
     .catch((error: unknown) => error);
   expect(failed).toMatchObject({ kind: "incomplete", retryable: true });
 });
+
+test.each(["altered", "gone"])(
+  "chunks of a distrusted pack that is %s are sent again, though no file has changed",
+  async (fault) => {
+    await using rig = await Rig.open();
+    for (const name of ["a", "b"]) rig.write(name, noise(300_000, name.charCodeAt(0)));
+    const first = await rig.backup();
+    const packs = [...rig.site.objects.keys()].filter((key) => key.startsWith("pack/"));
+    for (const key of packs) {
+      if (fault === "gone") rig.site.objects.delete(key);
+      else rig.site.objects.set(key, noise(rig.site.objects.get(key)!.length, 7));
+    }
+    const distrusted = packs.map((key) => {
+      const [, id, birth] = /([0-9a-f]{64})-([0-9]+)$/.exec(key)!;
+      return { id: id!, birth: Number(birth) };
+    });
+    const table = new DistrustedPacks(rig.catalog);
+    table.add(distrusted);
+    const again = await rig.backup();
+    expect(again.stored.totals.newBytes).toBe(600_000);
+    expect(again.stored.list.id).not.toBe(first.stored.list.id);
+    await expectSame(rig, again.stored.volumes[0]!.listing);
+    // The good packs are found from now on, beside the bad ones.
+    const third = await rig.backup();
+    expect(third.stored.totals).toMatchObject({ newBytes: 0, readBytes: 0 });
+    await expectSame(rig, third.stored.volumes[0]!.listing);
+    const { state } = await rig.openRepository();
+    expect(table.list(state)).toHaveLength(packs.length);
+    const repairs = new Map(distrusted.map(({ id, birth }) => [id, birth + 1]));
+    expect(table.list({ ...state, repairs })).toEqual([]);
+  },
+);

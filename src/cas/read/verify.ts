@@ -55,6 +55,8 @@ export type VerifyReport = {
   readonly problemCount: number;
   /** Shares that the product proved by the database's own checksums. */
   readonly sharesProved?: number;
+  /** Packs that backups do not rely on from now on, where a server has looked. */
+  readonly distrusted?: number;
 };
 
 /**

@@ -14,6 +14,8 @@ import type { BackupSettings } from "./backup-settings.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import { ChunkLookup } from "./chunk-lookup.ts";
 import type { FoundPlace } from "./chunk-lookup.ts";
+import { DistrustedPacks, isDistrusted } from "../catalog/distrusted-packs.ts";
+import type { DistrustedPack } from "../catalog/distrusted-packs.ts";
 import type { ChunkSource } from "../read/chunk-source.ts";
 import { ForeignChunks } from "./claims.ts";
 import type { Claims } from "./claims.ts";
@@ -84,6 +86,8 @@ export type NodeBackupOptions = {
   readonly mirrors?: readonly MirrorTarget[];
   /** Trust no earlier list: look every chunk up. */
   readonly lookUpAll?: boolean;
+  /** Packs that other nodes found damaged or missing, beside those of this node's catalog. */
+  readonly distrusted?: readonly DistrustedPack[];
   readonly onProgress?: ((progress: NodeProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 };
@@ -145,7 +149,18 @@ export class NodeBackup implements Disposable {
     const state = () => repository.state;
     const { index } = repository;
     const [journal, uses] = [this.#journal, this.#uses];
-    this.#lookup = new ChunkLookup({ index, journal, state, uses, operation });
+    const distrusted = [
+      ...new DistrustedPacks(catalog).list(repository.state),
+      ...(options.distrusted ?? []),
+    ];
+    this.#lookup = new ChunkLookup({
+      index,
+      journal,
+      state,
+      uses,
+      operation,
+      isDistrusted: isDistrusted(distrusted),
+    });
     this.#uploads = new UploadQueue((pack) => this.#send(pack), settings.uploadsMax);
     this.#mirrors = new MirrorSends(options.mirrors ?? [], {
       clock: options.doors.clock,
@@ -157,7 +172,9 @@ export class NodeBackup implements Disposable {
       statCache: this.#statCache,
       state,
       node: options.node,
-      isOff: options.lookUpAll === true || trustsNobody(this.#number, settings),
+      // An earlier list may name packs that are not relied on any more.
+      isOff:
+        options.lookUpAll === true || distrusted.length > 0 || trustsNobody(this.#number, settings),
     });
     this.#listNodes = new ListNodeCache(catalog, source, repository.sealer);
     this.#context = this.#openContext();

@@ -1,7 +1,8 @@
 /**
  * Is this chunk in the site already? Asked of the index (packs that the log names and that were not
  * deleted, live ones first), of the journal (packs that only we know), and of the chunks that are on
- * their way in this operation. What is found is entered as a use. Memory: the ids of chunks between
+ * their way in this operation. Packs that are distrusted count as not there. What is found is entered as
+ * a use. Memory: the ids of chunks between
  * the decision to send them and the acknowledgement of their pack.
  */
 import { idKey } from "../format/bytes.ts";
@@ -29,6 +30,7 @@ export class ChunkLookup {
   readonly #state: () => RepositoryState;
   readonly #uses: UseTable;
   readonly #operation: string;
+  readonly #isDistrusted: (pack: string, birth: number) => boolean;
   readonly #underWay = new Set<string>();
 
   constructor(options: {
@@ -37,12 +39,15 @@ export class ChunkLookup {
     readonly state: () => RepositoryState;
     readonly uses: UseTable;
     readonly operation: string;
+    /** Of packs that may not be relied on; none unless told. */
+    readonly isDistrusted?: (pack: string, birth: number) => boolean;
   }) {
     this.#index = options.index;
     this.#journal = options.journal;
     this.#state = options.state;
     this.#uses = options.uses;
     this.#operation = options.operation;
+    this.#isDistrusted = options.isDistrusted ?? (() => false);
   }
 
   /** False if the chunk is surely not in the site; does not ask the catalog. */
@@ -60,7 +65,7 @@ export class ChunkLookup {
     let retired: FoundPlace | undefined;
     const live: FoundPlace[] = [];
     for (const { pack, birth, frame, seal } of this.#index.find(id)) {
-      if (isDeletedPack(state, pack, birth)) continue;
+      if (isDeletedPack(state, pack, birth) || this.#isDistrusted(pack, birth)) continue;
       if (how.isOpen === true && seal?.origin.session !== undefined) continue;
       const found = { pack, birth, frame, frameCount: () => this.frameCountOf(pack) };
       if (state.retired.has(pack)) retired = found;
@@ -71,6 +76,7 @@ export class ChunkLookup {
     if (retired !== undefined) return retired;
     const place = this.#journal.find(id, how);
     if (place === undefined || place.birth <= state.floor) return undefined;
+    if (this.#isDistrusted(place.pack, place.birth)) return undefined;
     if (place.operation !== this.#operation) this.#journal.adopt(place.pack, this.#operation);
     return { ...place, frameCount: () => place.frameCount };
   }

@@ -4,6 +4,8 @@
  * at the file any more, whatever becomes of it; no costs a capture, nothing else. Memory: a page of
  * rows for each volume.
  */
+import { DistrustedPacks } from "../catalog/distrusted-packs.ts";
+import type { DistrustedPack } from "../catalog/distrusted-packs.ts";
 import type { FileStat } from "../../base/doors.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import { RACY_MS_DEFAULT } from "./backup-settings.ts";
@@ -20,6 +22,8 @@ export type StoredFilesOptions = {
   readonly state: () => RepositoryState;
   readonly node: string;
   readonly operation: string;
+  /** Packs that other nodes found damaged or missing, as the backup will be told. */
+  readonly distrusted?: readonly DistrustedPack[];
   readonly settings: Pick<BackupSettings, "lookUpEvery" | "rereadShare" | "racyMs">;
 };
 
@@ -41,7 +45,9 @@ export class StoredFiles {
     const { catalog, state, node, settings } = options;
     this.#options = options;
     this.#cache = new StatCache(catalog);
-    const isOff = trustsNobody(this.#cache.nextNumber, settings);
+    const { length } = options.distrusted ?? [];
+    const isDoubted = length > 0 || new DistrustedPacks(catalog).list(state()).length > 0;
+    const isOff = isDoubted || trustsNobody(this.#cache.nextNumber, settings);
     this.#trusted = new TrustedLists({ statCache: this.#cache, state, node, isOff });
     this.#racyNs = BigInt(settings.racyMs ?? RACY_MS_DEFAULT) * 1_000_000n;
   }
