@@ -24,9 +24,9 @@ export async function scrub(
 ): Promise<CommandEnd> {
   const client = await connect(run);
   const { site: sites } = own;
+  const status = await client.get<ClusterStatus>("/v1/status");
+  mustKnow(sites ?? [], status);
   if (own.now !== true) {
-    const status = await client.get<ClusterStatus>("/v1/status");
-    mustKnow(sites ?? [], status);
     const all = status.scrub ?? [];
     const shown = all.filter(({ site }) => sites?.includes(site) ?? true);
     print(run, shown, () => describeScrubbing(shown));

@@ -2,7 +2,9 @@
 import { expect, test } from "bun:test";
 import { Registry } from "prom-client";
 import type { ReadFaultKind } from "../../src/cas/read/failover.ts";
+import { runCli } from "../../src/cli/main.ts";
 import { ReadFaults } from "../../src/cluster/read-faults.ts";
+import { createApp } from "../../src/server/app.ts";
 import { parseConfig } from "../../src/server/config.ts";
 import type { Config } from "../../src/server/config.ts";
 import { ConfigProblems } from "../../src/server/config-problems.ts";
@@ -107,4 +109,29 @@ test("reading everything and repairing are not for who may only read", async () 
   const kinds = fake.operations.list().map(({ kind, request }) => ({ kind, request }));
   expect(kinds).toContainEqual({ kind: "scrub", request: {} });
   expect(kinds).toContainEqual({ kind: "verify", request: { deep: false, repair: true } });
+});
+
+test("a site that is not there is wrong usage, whether figures are wanted or a pass", async () => {
+  const { context, fake } = createTestServer();
+  const app = createApp(context);
+  await using server = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: (request) => app.fetch(request, {}),
+  });
+  const said: string[] = [];
+  const terminal = {
+    print: (text: string) => void said.push(text),
+    say: (text: string) => void said.push(text),
+    isLive: false,
+    canAsk: false,
+    ask: () => Promise.resolve(false),
+  };
+  const scrub = async (...words: string[]): Promise<number> =>
+    await runCli(["scrub", "--url", server.url.origin, ...words], terminal);
+  expect(await scrub("--site", "disk")).toBe(0);
+  expect(await scrub("--site", "nosuch")).toBe(2);
+  expect(await scrub("--now", "--site", "disk", "nosuch")).toBe(2);
+  expect(said.join("\n")).toContain("There is no site nosuch.");
+  expect(fake.operations.list()).toEqual([]);
 });
