@@ -105,6 +105,35 @@ for (const how of ["in one thread", "in workers"] as const) {
   });
 }
 
+test("a file that nobody has whole is named, and without it the others are restored", async () => {
+  using at = disk("real");
+  const files = ["one", "two", "three"].map((path, index): TestFile => {
+    return { path, content: noise(9000, index), uid: OUR_UID, gid: OUR_GID };
+  });
+  using prepared = await prepare(files.toSorted((a, b) => (a.path < b.path ? -1 : 1)));
+  let lost: Uint8Array | undefined;
+  const source: RestoreSource = {
+    ...withWrongBytes(prepared.source),
+    fetch: async (id, length, ...rest) => {
+      // The listing is a small chunk too.
+      if (length > 1000) lost ??= id;
+      if (lost !== undefined && Buffer.from(lost).equals(id))
+        throw new AppError("damaged", "The pack is cut.");
+      return await prepared.source.fetch(id, length, ...rest);
+    },
+  };
+  const target = `${at.root}/t`;
+  const options = optionsOf({ ...prepared, source }, { files: at.files, target });
+  const error = await failureOf(() => runVolumeRestore(options));
+  const path = String(error.context["path"]);
+  expect(error).toMatchObject({ kind: "damaged" });
+  expect(error.message).toBe(`${path} cannot be restored: The pack is cut.`);
+  expect(error.guidance).toContain(`--path '!${path}'`);
+  await runVolumeRestore({ ...options, filter: [`!${path}`] });
+  const others = files.map((file) => file.path).filter((one) => one !== path);
+  expect(walk(at.files, target, "")).toEqual(others.toSorted());
+});
+
 test("a restore whose worker fails says so, leaves nothing temporary, and can be run again", async () => {
   using at = disk("real");
   using prepared = await prepare(manyFiles(), SIZES);

@@ -8,7 +8,8 @@
  */
 import assert from "node:assert/strict";
 import type { FileStat, FileSystem, Random } from "../../base/doors.ts";
-import { joinPath, parentPath } from "../../base/path.ts";
+import { AppError } from "../../base/error.ts";
+import { joinPath, parentPath, textFromPath } from "../../base/path.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
 import { damagedError, idKey } from "../format/bytes.ts";
 import type { ChunkRef, FileRecord } from "../format/listing.ts";
@@ -312,8 +313,21 @@ export class RestoreWindow implements Disposable {
     for (const index of failed) {
       const chunk = wanted[index];
       assert(chunk !== undefined);
-      const bytes = await this.#options.source.fetch(chunk.ref.id, chunk.ref.length, signal);
+      const bytes = await this.#fetch(chunk, signal);
       for (const { file, offset } of chunk.places) this.#own.write(file.number, bytes, offset);
+    }
+  }
+
+  /** A chunk from wherever it is whole; an error names a file that needs it. */
+  async #fetch({ ref, places }: WantedChunk, signal: AbortSignal): Promise<Uint8Array> {
+    try {
+      return await this.#options.source.fetch(ref.id, ref.length, signal);
+    } catch (thrown) {
+      const path = places[0]?.file.record.path;
+      if (path === undefined || !(thrown instanceof AppError) || thrown.kind !== "damaged") {
+        throw thrown;
+      }
+      throw ofFile(thrown, textFromPath(path));
     }
   }
 
@@ -352,6 +366,18 @@ export class RestoreWindow implements Disposable {
     this.#nameCount += 1;
     return this.#nameCount;
   }
+}
+
+/** Everything else can be restored, and is, by who is told how. */
+function ofFile(error: AppError, file: string): AppError {
+  return new AppError("damaged", `${file} cannot be restored: ${error.message}`, {
+    guidance:
+      `\`--path '!${file}'\` leaves it out (more than one can be given); what is in place already ` +
+      "is kept. `astacus verify --deep` names all files that are hit.",
+    retryable: error.retryable,
+    context: { ...error.context, path: file },
+    cause: error,
+  });
 }
 
 function newBatch(number: number): Batch {
