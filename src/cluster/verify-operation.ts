@@ -13,6 +13,7 @@ import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
 import { describeRepair, distrustFaults, faultsOf, repairFaults } from "./repair.ts";
+import type { FaultyObject } from "./read-faults.ts";
 import type { SiteRepair } from "./repair.ts";
 import { verifyDatabase } from "./verify-database.ts";
 import { verifyShares } from "./verify-shares.ts";
@@ -47,11 +48,12 @@ export async function runVerifyOperation(
   }
   const { repository, config, site } = parts;
   const { signal } = context;
-  let report = await verifySite(parts, context, request);
+  const bad = new Set<string>();
+  let report = await verifySite(parts, context, request, bad);
   if (!report.ok) {
     context.say("Problems were found; looking again with an index that is built anew.");
     await repository.rebuildIndex(signal);
-    report = await verifySite(parts, context, request);
+    report = await verifySite(parts, context, request, bad);
   }
   const repairs: SiteRepair[] = [];
   while (!report.ok && request.repair === true) {
@@ -62,11 +64,13 @@ export async function runVerifyOperation(
     repairs.push(...done);
     if (!done.some(({ repaired }) => repaired > 0)) break;
     // What can be read again may show what else is wrong behind it.
-    report = await verifySite(parts, context, request);
+    report = await verifySite(parts, context, request, bad);
   }
-  const faults = faultsOf(site.id, report.problems);
+  // A report names some; all of them are to be remembered.
+  for (const { kind, id } of faultsOf(site.id, report.problems)) if (kind === "pack") bad.add(id);
+  const faults = Array.from(bad, (id): FaultyObject => ({ site: site.id, kind: "pack", id }));
   await distrustFaults(parts.sites, faults, signal);
-  if (request.deep) await recheckPacks(repository, new Set(faults.map(({ id }) => id)), signal);
+  if (request.deep) await recheckPacks(repository, bad, signal);
   const proved = await verifyShares(report, {
     repository,
     source: parts.openSource({ alone: true }),
@@ -76,7 +80,7 @@ export async function runVerifyOperation(
   });
   const result: VerifyResult = {
     ...proved,
-    ...(report.ok ? {} : { distrusted: faults.filter(({ kind }) => kind === "pack").length }),
+    ...(report.ok ? {} : { distrusted: bad.size }),
     site: site.name,
     ...(request.repair === true ? { repairs } : {}),
   };
@@ -87,8 +91,10 @@ async function verifySite(
   parts: CoordinatorParts,
   context: OperationContext,
   request: VerifyRequest,
+  bad: Set<string>,
 ): Promise<VerifyReport> {
   const { repository } = parts;
+  bad.clear();
   await repository.catchUp(context.signal);
   const backups = chosenBackups(parts, request);
   return await verifyRepository({
@@ -97,6 +103,7 @@ async function verifySite(
     source: parts.openSource({ alone: true }),
     ...(backups === undefined ? {} : { backups }),
     deep: request.deep,
+    onBadPack: (pack) => bad.add(pack),
     signal: context.signal,
     onProgress: (progress) =>
       context.progress({ phase: request.deep ? "reading" : "checking", ...progress }),

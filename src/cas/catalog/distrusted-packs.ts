@@ -12,8 +12,8 @@ import type { RepositoryState } from "../log/state.ts";
 /** A pack that is not relied on. */
 export type DistrustedPack = { readonly id: string; readonly birth: number };
 
-/** So many are told to others at once; what is beyond has its turn when these are gone. */
-export const DISTRUSTED_COUNT_MAX = 10_000;
+/** So many of the lowest ids count, and are told to others: the rest when these are gone. */
+export const DISTRUSTED_COUNT_MAX = 100_000;
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS distrusted_pack (id TEXT PRIMARY KEY, birth INTEGER NOT NULL) STRICT;

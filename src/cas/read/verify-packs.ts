@@ -28,6 +28,8 @@ export type PackCheckOptions = {
   readonly problems: ProblemBook;
   /** Told of bytes that were read. */
   readonly onRead: (sizeBytes: number) => void;
+  /** Told of each pack that is missing or damaged, perhaps more than once. */
+  readonly onBad?: ((pack: string) => void) | undefined;
 };
 
 /** How a frame stands: `doubtful` ones may still give their chunks. */
@@ -134,6 +136,7 @@ export class PackChecks {
 
   #lose(pack: IndexedPack, key: string): void {
     this.#gone.add(pack.id);
+    this.#options.onBad?.(pack.id);
     this.#options.problems.add(key, "missing", `${key} is missing.`);
   }
 
@@ -142,6 +145,7 @@ export class PackChecks {
   }
 
   #doubt(pack: IndexedPack, frame: number): void {
+    this.#options.onBad?.(pack.id);
     const size = bitmapSizeBytes(pack.frames.length);
     const frames = this.#doubtful.get(pack.id) ?? new Uint8Array(size);
     setFrame(frames, frame);

@@ -33,6 +33,8 @@ export type VerifyOptions = {
   /** Reads every byte of every pack; else sizes are asked for, and trees read. */
   readonly deep: boolean;
   readonly onProgress?: (progress: VerifyProgress) => void;
+  /** Told of each pack that is missing or damaged, however many a report names. */
+  readonly onBadPack?: (pack: string) => void;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -100,7 +102,15 @@ export async function verifyRepository(
   const entries = await verifyLog({ repository, state, deep, problems, onRead, signal });
   const { site, index } = repository;
   const { opener } = source;
-  const packs = new PackChecks({ site, index, deep, problems, onRead, opener });
+  const packs = new PackChecks({
+    site,
+    index,
+    deep,
+    problems,
+    onRead,
+    opener,
+    onBad: options.onBadPack,
+  });
   const verified: VerifiedBackup[] = [];
   for (const backup of backups) {
     const shared = { repository, state, source, packs, problems, onFiles, signal };
