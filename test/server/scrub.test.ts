@@ -114,7 +114,7 @@ test("reading everything and repairing are not for who may only read", async () 
 test("a site that is not there is wrong usage, whether figures are wanted or a pass", async () => {
   const { context, fake } = createTestServer();
   const app = createApp(context);
-  await using server = Bun.serve({
+  using server = Bun.serve({
     port: 0,
     hostname: "127.0.0.1",
     fetch: (request) => app.fetch(request, {}),
