@@ -313,13 +313,13 @@ export class RestoreWindow implements Disposable {
     for (const index of failed) {
       const chunk = wanted[index];
       assert(chunk !== undefined);
-      const bytes = await this.#fetch(chunk, signal);
+      const bytes = await this.#whole(chunk, signal);
       for (const { file, offset } of chunk.places) this.#own.write(file.number, bytes, offset);
     }
   }
 
   /** A chunk from wherever it is whole; an error names a file that needs it. */
-  async #fetch({ ref, places }: WantedChunk, signal: AbortSignal): Promise<Uint8Array> {
+  async #whole({ ref, places }: WantedChunk, signal: AbortSignal): Promise<Uint8Array> {
     try {
       return await this.#options.source.fetch(ref.id, ref.length, signal);
     } catch (thrown) {
