@@ -8,7 +8,7 @@ import { printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { isOffline } from "./reader.ts";
-import { between, count, renderPairs, renderTable, size, time } from "./table.ts";
+import { between, count, counted, renderPairs, renderTable, size, time } from "./table.ts";
 
 const PROBLEMS_SHOWN = 20;
 const CLOSED =
@@ -148,10 +148,9 @@ function renderDetail(detail: BackupDetail): string {
 
 function renderProblems(detail: BackupDetail): string[] {
   if (detail.problemCount === 0) return [];
-  const are = detail.problemCount === 1 ? "problem" : "problems";
   const shown = detail.problems.slice(0, PROBLEMS_SHOWN);
   const lines = shown.map((one) => `  ${one.node}: ${one.kind} ${one.path}: ${one.message}`);
   const more = detail.problemCount - shown.length;
   const rest = more > 0 ? [`  … and ${count(more)} more (--json shows all that were kept)`] : [];
-  return ["", `${count(detail.problemCount)} ${are}:`, ...lines, ...rest];
+  return ["", `${counted(detail.problemCount, "problem")}:`, ...lines, ...rest];
 }

@@ -17,7 +17,7 @@ import { EXIT } from "./exit-code.ts";
 import { finish } from "./finish.ts";
 import { renderMigrationPlan } from "./migrate-plan-text.ts";
 import { lossText } from "./site-text.ts";
-import { between, count, renderPairs, size } from "./table.ts";
+import { between, count, counted, renderPairs, size } from "./table.ts";
 
 /** Its own options. */
 export type MigrateOptions = {
@@ -137,7 +137,10 @@ function describeEnd(result: RetireResult, record: OperationRecord): string {
   const { site, successor, backups, packs, bytes, copied } = result;
   return renderPairs([
     ["retired", `${site.name} at ${site.location}`],
-    ["proved", `${count(backups)} backups, ${count(packs)} packs (${size(bytes)}), elsewhere`],
+    [
+      "proved",
+      `${counted(backups, "backup")}, ${counted(packs, "pack")} (${size(bytes)}), elsewhere`,
+    ],
     ...(copied.length === 0 ? [] : [["copied", copied.join(", ")] as const]),
     ["primary", `${successor.name} at ${successor.location}`],
     ["next", `take ${site.name} out of the configuration; then its objects may be removed`],

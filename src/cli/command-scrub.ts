@@ -11,7 +11,7 @@ import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
 import { finish } from "./finish.ts";
-import { count, renderTable, size, time } from "./table.ts";
+import { count, counted, renderTable, size, time } from "./table.ts";
 
 const PROBLEMS_SHOWN = 20;
 
@@ -75,11 +75,11 @@ function mustKnow(wanted: readonly string[], { site, sites = [] }: ClusterStatus
 
 function describeReport(report: ScrubReport): string {
   const { site, packs, bytes, problems, problemCount, repaired } = report;
-  const head = `${site}: ${count(packs)} packs of ${size(bytes)} read`;
+  const head = `${site}: ${counted(packs, "pack")} of ${size(bytes)} read`;
   if (problemCount === 0) return `${head}, nothing is wrong.`;
   const shown = problems.slice(0, PROBLEMS_SHOWN).map(({ message }) => `  ${message}`);
   const more = problemCount - shown.length;
   const tail = more > 0 ? [`  … and ${count(more)} more (--json shows up to a thousand)`] : [];
-  const outcome = `${count(problemCount)} problems, ${count(repaired)} of them repaired:`;
+  const outcome = `${counted(problemCount, "problem")}, ${count(repaired)} of them repaired:`;
   return [`${head}, ${outcome}`, ...shown, ...tail].join("\n");
 }

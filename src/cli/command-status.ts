@@ -2,7 +2,6 @@
  * `astacus status`, `cancel`, `reload` and `check-reload`.
  */
 import { AppError } from "../base/error.ts";
-import { formatDuration } from "../base/units.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import type { ClusterStatus } from "../cluster/status.ts";
 import { print, printDone } from "./command.ts";
@@ -12,7 +11,7 @@ import { connect } from "./connect.ts";
 import { describeScrubbing } from "./command-scrub.ts";
 import { EXIT } from "./exit-code.ts";
 import { siteTable, usageLines } from "./site-text.ts";
-import { between, count, renderPairs, renderTable, time } from "./table.ts";
+import { age, between, count, renderPairs, renderTable, time } from "./table.ts";
 
 const RECENT_SHOWN = 5;
 
@@ -75,7 +74,7 @@ function renderStatus(state: ClusterStatus): string {
   const newest =
     lastComplete === undefined
       ? "none yet"
-      : `${lastComplete.name}, ${formatDuration(lastComplete.ageSeconds * 1000)} old` +
+      : `${lastComplete.name}, ${age(lastComplete.ageSeconds)} old` +
         (lastComplete.degraded ? ", degraded" : "");
   const head = renderPairs([
     ["cluster", `${state.cluster} (${state.product}), asked at node ${state.node}`],

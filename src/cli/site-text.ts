@@ -1,14 +1,13 @@
 /**
  * Sites in words: the table of all, what became of mirrors, what a promotion lost.
  */
-import { formatDuration } from "../base/units.ts";
 import type { LossResult } from "../cluster/lose-site.ts";
 import type { MirrorReport } from "../cluster/mirror-operation.ts";
 import type { PromoteResult } from "../cluster/promote-operation.ts";
 import type { SiteStatus } from "../cluster/site-status.ts";
 import type { SiteLag } from "../cluster/site-wants.ts";
 import { formatMoney } from "../sites/prices.ts";
-import { count, renderTable, size, time } from "./table.ts";
+import { age, count, counted, renderTable, size, time } from "./table.ts";
 import { describeUsage } from "./usage-text.ts";
 
 /** All sites. */
@@ -41,7 +40,7 @@ export function mirrorLines(mirrors: readonly MirrorReport[]): string[] {
     const brought =
       copied === 0
         ? ""
-        : `; ${count(copied)} ${copied === 1 ? "backup" : "backups"}, ${count(packs)} packs of ${size(bytes)}${sent}`;
+        : `; ${counted(copied, "backup")}, ${counted(packs, "pack")} of ${size(bytes)}${sent}`;
     const why = error === undefined ? "" : `: ${error.message}`;
     const what =
       state === "lagging" ? `LAGS by ${lagText(lag)}${why}` : `up to date${brought}${why}`;
@@ -97,12 +96,14 @@ function describeStored({ storedBytes, storagePerMonth }: SiteStatus): string {
 function describeSite({ configured, reachable, error, lag }: SiteStatus): string {
   if (!configured) return "NOT CONFIGURED on this node";
   const behind = lag === undefined || lag.backups === 0 ? "" : `lags by ${lagText(lag)}`;
-  if (!reachable) return [`DOWN: ${error ?? "no answer"}`, behind].filter(Boolean).join("; ");
+  if (!reachable) {
+    const why = error ?? "no answer";
+    return behind === "" ? `DOWN: ${why}` : `DOWN: ${why.replace(/\.$/, "")}; ${behind}`;
+  }
   return behind === "" ? "up" : `up, ${behind}`;
 }
 
 function lagText(lag: SiteLag & { readonly ageSeconds?: number }): string {
-  const age =
-    lag.ageSeconds === undefined ? "" : `, the oldest ${formatDuration(lag.ageSeconds * 1000)} old`;
-  return `${count(lag.backups)} ${lag.backups === 1 ? "backup" : "backups"}, ${size(lag.bytes)}${age}`;
+  const oldest = lag.ageSeconds === undefined ? "" : `, the oldest ${age(lag.ageSeconds)} old`;
+  return `${counted(lag.backups, "backup")}, ${size(lag.bytes)}${oldest}`;
 }

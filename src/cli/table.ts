@@ -43,6 +43,16 @@ export function count(value: number): string {
   return value.toLocaleString("en");
 }
 
+/** `1 backup`, `12,345 backups`. */
+export function counted(value: number, one: string): string {
+  return `${count(value)} ${one}${value === 1 ? "" : "s"}`;
+}
+
+/** How old something is; in seconds, since nobody asks for less. */
+export function age(seconds: number): string {
+  return seconds < 1 ? "0s" : formatDuration(seconds * 1000);
+}
+
 /** How long something took. */
 export function between(started: string, ended: string): string {
   return formatDuration(Math.max(0, Date.parse(ended) - Date.parse(started)));

@@ -2,7 +2,7 @@
  * A verification's report in words.
  */
 import type { VerifyReport } from "../cas/read/verify.ts";
-import { count, size } from "./table.ts";
+import { count, counted, size } from "./table.ts";
 
 const PROBLEMS_SHOWN = 20;
 const NAMES_SHOWN = 5;
@@ -14,8 +14,7 @@ export function describeVerification(report: VerifyReport): string {
   const { sharesProved = 0 } = report;
   const shares = `, ${count(sharesProved)} shares proved by the database's own checksums`;
   const proved = sharesProved === 0 ? "" : shares;
-  const noun = backups.length === 1 ? "backup" : "backups";
-  const head = `${count(backups.length)} ${noun}, ${count(packs)} packs of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries${proved}`;
+  const head = `${counted(backups.length, "backup")}, ${counted(packs, "pack")} of ${size(packBytes)} (${read}), ${count(segments)} index segments, ${count(entries)} log entries${proved}`;
   const sealed = report.closedFrames ?? 0;
   const isClosed = sealed > 0 || backups.some(({ closed }) => closed === true);
   const notes = isClosed
@@ -35,6 +34,5 @@ export function describeVerification(report: VerifyReport): string {
   });
   const rest = problemCount - shown.length;
   const tail = rest > 0 ? [`  … and ${count(rest)} more (--json shows up to a thousand)`] : [];
-  const are = problemCount === 1 ? "problem" : "problems";
-  return [head, ...notes, `${count(problemCount)} ${are}:`, ...lines, ...tail].join("\n");
+  return [head, ...notes, `${counted(problemCount, "problem")}:`, ...lines, ...tail].join("\n");
 }
