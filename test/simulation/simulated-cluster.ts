@@ -77,6 +77,7 @@ export class SimulatedCluster {
     const { seed, nodeCount, product, degraded = false, rereadShare = 0 } = options;
     this.product = product;
     this.#encryption = options.encryption;
+    if (options.encryption !== undefined) this.clock.outsideEvery = 8;
     this.random = seededRandom(seed);
     const note = (line: string): void => this.note(line);
     this.network = new SimulatedNetwork(this.clock, seededRandom(seed + 1_000_003), note);

@@ -18,6 +18,11 @@ export class VirtualClock implements Clock {
   #monotonicMs = 0;
   #wallOffsetMs = 0;
   #order = 0;
+  /**
+   * After so many steps a real millisecond passes, in worlds where the runtime's own threads work
+   * (keys are wrapped there): else time would run away while somebody waits for them.
+   */
+  outsideEvery = Number.POSITIVE_INFINITY;
   /** A binary heap: the next one is the first. */
   readonly #sleepers: Sleeper[] = [];
 
@@ -65,8 +70,9 @@ export class VirtualClock implements Clock {
     promise.then(settled, settled);
     const limit = this.#monotonicMs + limitMs;
     await idle();
-    for (let waits = 0; ;) {
+    for (let waits = 0, steps = 0; ; steps += 1) {
       if (isSettled) return await promise;
+      if (steps % this.outsideEvery === this.outsideEvery - 1) await Bun.sleep(1);
       const next = this.#sleepers[0];
       if (next === undefined && waits < OUTSIDE_WAIT_COUNT_MAX) {
         // The runtime's own threads (keys are wrapped there) are not of this world.
