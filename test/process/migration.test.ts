@@ -5,7 +5,7 @@
 import { expect, test } from "bun:test";
 import * as fs from "node:fs";
 import { join } from "node:path";
-import { ProcessCluster } from "../../scripts/scenario-cluster.ts";
+import { ProcessCluster, until } from "../../scripts/scenario-cluster.ts";
 import { compareTrees, recordTree } from "../../scripts/tree-comparison.ts";
 import type { MigrationPlan } from "../../src/cluster/migrate-plan.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
@@ -65,8 +65,12 @@ test("a repository moves to another site by the command line, and back, and the 
     expect(requests.put).toBeLessThanOrEqual(2);
     expect(requests.get + requests.head).toBeLessThan(80);
   }
-  const status = await cluster.json<ClusterStatus>(["status"]);
-  const { sites = [] } = status;
+  // Another node than the coordinator may have looked at a mirror a moment before.
+  let sites: NonNullable<ClusterStatus["sites"]> = [];
+  await until("the first node has seen the mirror's third backup", async () => {
+    ({ sites = [] } = await cluster.json<ClusterStatus>(["status"]));
+    return sites.every(({ backups }) => backups === 3);
+  });
   expect(sites.map(({ name, role, backups }) => [name, role, backups])).toEqual([
     ["old", "mirror", 3],
     ["new", "primary", 3],
