@@ -82,7 +82,7 @@ test("an operation that fails has cost what it cost, and a restart does not forg
   expect(usage).toEqual([
     { site: "near", requests: requests({ get: 1 }), bytesRead: 0, bytesWritten: 0 },
   ]);
-  expect(journal(database).operations.get(id)?.usage).toEqual(usage!);
+  expect(journal(database).operations.get(id)?.usage).toEqual(usage);
 });
 
 test("a journal of before is read, and counts from now on", async () => {
