@@ -19,7 +19,7 @@ import type { S3Transport } from "./fetch-handler.ts";
 import { NodeHandler } from "./node-handler.ts";
 import { throwIfCancelled } from "./object-key.ts";
 import { mayBeExpiry, s3Error, s3Failure } from "./s3-error.ts";
-import type { S3Place } from "./s3-error.ts";
+import type { StorePlace } from "./store-error.ts";
 import { readAuthorities, s3Credentials, s3KeyPrefix } from "./s3-options.ts";
 import type { S3SiteOptions } from "./s3-options.ts";
 import type { SiteCall } from "./site.ts";
@@ -137,7 +137,7 @@ export class S3Bucket {
   }
 
   /** Where something happened, for messages. */
-  place(key?: string): S3Place {
+  place(key?: string): StorePlace {
     const place = { site: this.name, location: this.location, bucket: this.bucket };
     return key === undefined ? place : { ...place, key };
   }
