@@ -8,12 +8,12 @@
 import * as sdk from "@azure/storage-blob";
 import * as fs from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { openAzureService } from "../../src/sites/azure-client.ts";
 import { HttpExchange } from "../../src/sites/http-exchange.ts";
 import { makeCertificates } from "./certificates.ts";
 import { cacheBase } from "./go-build.ts";
 import type { Missing } from "./missing.ts";
+import { runPart } from "./part-command.ts";
 import { endServer, freePorts, isRunning, startServer, until } from "./server-process.ts";
 
 const VERSION = "3.37.0";
@@ -144,37 +144,16 @@ async function makeContainer(endpoint: string, authorities: string | undefined):
   await service.getContainerClient(CONTAINER).createIfNotExists();
 }
 
-async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args: Bun.argv.slice(2),
-    allowPositionals: true,
-    options: { port: { type: "string" }, directory: { type: "string" } },
+if (import.meta.main) {
+  process.exitCode = await runPart({
+    script: "azurite.ts",
+    install: installAzurite,
+    start: startAzurite,
+    show: ({ endpoint, container, account, accountKey }) => ({
+      endpoint,
+      container,
+      account,
+      accountKey,
+    }),
   });
-  const [command] = positionals;
-  if (command === "install") {
-    const program = await installAzurite();
-    console.log(typeof program === "string" ? program : `missing: ${program.missing}`);
-    return typeof program === "string" ? 0 : 1;
-  }
-  const { directory, port } = values;
-  if (command !== "up" || directory === undefined) {
-    console.error("usage: bun scripts/real/azurite.ts install | up --directory D [--port N]");
-    return 2;
-  }
-  const given = port === undefined ? {} : { port: Number(port) };
-  const server = await startAzurite({ directory, ...given });
-  if ("missing" in server) {
-    console.error(`missing: ${server.missing}`);
-    return 1;
-  }
-  const { endpoint, container, account, accountKey } = server;
-  console.log(JSON.stringify({ endpoint, container, account, accountKey }));
-  const { promise, resolve: end } = Promise.withResolvers<void>();
-  process.once("SIGINT", end);
-  process.once("SIGTERM", end);
-  await promise;
-  await server.stop();
-  return 0;
 }
-
-if (import.meta.main) process.exitCode = await main();

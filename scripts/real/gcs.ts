@@ -8,9 +8,9 @@
  */
 import * as fs from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { buildGoModule } from "./go-build.ts";
 import type { Missing } from "./missing.ts";
+import { runPart } from "./part-command.ts";
 import { endServer, freePorts, isRunning, startServer, until } from "./server-process.ts";
 
 const VERSION = "1.56.1";
@@ -100,36 +100,11 @@ async function makeBucket(endpoint: string): Promise<boolean> {
   }
 }
 
-async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args: Bun.argv.slice(2),
-    allowPositionals: true,
-    options: { port: { type: "string" }, directory: { type: "string" } },
+if (import.meta.main) {
+  process.exitCode = await runPart({
+    script: "gcs.ts",
+    install: installGcsServer,
+    start: startGcsServer,
+    show: ({ endpoint, bucket }) => ({ endpoint, bucket }),
   });
-  const [command] = positionals;
-  if (command === "install") {
-    const program = await installGcsServer();
-    console.log(typeof program === "string" ? program : `missing: ${program.missing}`);
-    return typeof program === "string" ? 0 : 1;
-  }
-  const { directory, port } = values;
-  if (command !== "up" || directory === undefined) {
-    console.error("usage: bun scripts/real/gcs.ts install | up --directory D [--port N]");
-    return 2;
-  }
-  const given = port === undefined ? {} : { port: Number(port) };
-  const server = await startGcsServer({ directory, ...given });
-  if ("missing" in server) {
-    console.error(`missing: ${server.missing}`);
-    return 1;
-  }
-  console.log(JSON.stringify({ endpoint: server.endpoint, bucket: server.bucket }));
-  const { promise, resolve: end } = Promise.withResolvers<void>();
-  process.once("SIGINT", end);
-  process.once("SIGTERM", end);
-  await promise;
-  await server.stop();
-  return 0;
 }
-
-if (import.meta.main) process.exitCode = await main();

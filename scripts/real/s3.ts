@@ -8,10 +8,10 @@
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import * as fs from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import { makeCertificates } from "./certificates.ts";
 import { cacheBase } from "./go-build.ts";
 import type { Missing } from "./missing.ts";
+import { runPart } from "./part-command.ts";
 import { endServer, freePorts, isRunning, startServer } from "./server-process.ts";
 import type { ServerProcess } from "./server-process.ts";
 
@@ -233,37 +233,16 @@ async function makeBucket(client: S3Client, Bucket: string, isLocked: boolean): 
   }
 }
 
-async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args: Bun.argv.slice(2),
-    allowPositionals: true,
-    options: { port: { type: "string" }, directory: { type: "string" } },
+if (import.meta.main) {
+  process.exitCode = await runPart({
+    script: "s3.ts",
+    install: installS3Server,
+    start: startS3Server,
+    show: ({ endpoint, bucket, accessKeyId, secretAccessKey }) => ({
+      endpoint,
+      bucket,
+      accessKeyId,
+      secretAccessKey,
+    }),
   });
-  const [command] = positionals;
-  if (command === "install") {
-    const binary = await installS3Server();
-    console.log(typeof binary === "string" ? binary : `missing: ${binary.missing}`);
-    return typeof binary === "string" ? 0 : 1;
-  }
-  if (command !== "up" || values.directory === undefined) {
-    console.error("usage: bun scripts/real/s3.ts install | up --directory D [--port N]");
-    return 2;
-  }
-  const { directory, port } = values;
-  const given = port === undefined ? {} : { port: Number(port) };
-  const server = await startS3Server({ directory, ...given });
-  if ("missing" in server) {
-    console.error(`missing: ${server.missing}`);
-    return 1;
-  }
-  const { endpoint, bucket, accessKeyId, secretAccessKey } = server;
-  console.log(JSON.stringify({ endpoint, bucket, accessKeyId, secretAccessKey }));
-  const { promise, resolve: end } = Promise.withResolvers<void>();
-  process.once("SIGINT", end);
-  process.once("SIGTERM", end);
-  await promise;
-  await server.stop();
-  return 0;
 }
-
-if (import.meta.main) process.exitCode = await main();
