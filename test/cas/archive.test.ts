@@ -69,7 +69,9 @@ async function makeArchive(options: ArchiveOptions): Promise<Buffer> {
 
 /** What a tool says of old times and of a key that it does not know is no failure. */
 async function unpack(command: readonly string[], folder: string): Promise<void> {
-  const child = Bun.spawn([...command], { cwd: folder, stdout: "ignore", stderr: "pipe" });
+  // Without a locale that knows UTF-8, unzip writes other names than the archive has.
+  const env = { ...process.env, LC_ALL: "C.UTF-8" };
+  const child = Bun.spawn([...command], { cwd: folder, env, stdout: "ignore", stderr: "pipe" });
   const said = await new Response(child.stderr).text();
   const code = await child.exited;
   expect(code === 0 ? "" : said).toBe("");
