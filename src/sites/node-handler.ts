@@ -8,6 +8,7 @@ import type { NodeHttpHandler } from "@smithy/node-http-handler";
 import assert from "node:assert/strict";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
+import { Writable } from "node:stream";
 import { freeBytes } from "../base/free-bytes.ts";
 import { isGetObject } from "./fetch-handler.ts";
 import type { FetchHandlerOptions, S3Transport } from "./fetch-handler.ts";
@@ -48,8 +49,8 @@ export class NodeHandler implements S3Transport {
     const inner = new NodeHttpHandler({
       connectionTimeout: CONNECT_TIMEOUT_MS,
       socketTimeout: IDLE_TIMEOUT_MS,
-      httpAgent: new HttpAgent(agent),
-      httpsAgent: new HttpsAgent(agent),
+      httpAgent: withoutJoining(new HttpAgent(agent)),
+      httpsAgent: withoutJoining(new HttpsAgent(agent)),
     });
     return new NodeHandler(inner, options.timeoutMs);
   }
@@ -143,6 +144,21 @@ async function collect(
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
+}
+
+/**
+ * The runtime's sockets join what waits to be written, the head of a request and its body, in a new
+ * buffer. For an object's bytes that doubles memory and what a request costs (8 MB bodies: 2.2 CPU
+ * seconds a GB, 1.2 without); without `_writev` a stream writes one buffer after the other.
+ */
+function withoutJoining<A extends HttpAgent>(agent: A): A {
+  const connect = agent.createConnection.bind(agent);
+  agent.createConnection = (options, callback) => {
+    const socket = connect(options, callback);
+    if (socket instanceof Writable) Object.assign(socket, { _writev: undefined });
+    return socket;
+  };
+  return agent;
 }
 
 function proxyVariables(proxy: string, noProxy: string | undefined): Record<string, string> {

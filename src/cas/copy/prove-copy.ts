@@ -8,6 +8,7 @@
  * Memory: ids of packs that are not as they should be, and at most `CONCURRENCY` packs.
  */
 import { AppError } from "../../base/error.ts";
+import { freeBytes } from "../../base/free-bytes.ts";
 import { sha256Hex } from "../../base/hex.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
 import { keyKey, manifestKey } from "../format/ids.ts";
@@ -203,7 +204,8 @@ class Proof implements Disposable {
         if (session !== undefined) await this.#lookAtKey(session);
       }
       if (this.#options.deep) {
-        await readPack(repository.site, { pack, birth }, { sealer: repository.sealer, signal });
+        const { site, sealer } = repository;
+        freeBytes((await readPack(site, { pack, birth }, { sealer, signal })).bytes);
       }
     } catch (thrown) {
       if (thrown instanceof AppError && thrown.kind === "damaged") return thrown.message;

@@ -4,7 +4,7 @@
  * twice while it is read back.
  */
 import { AppError } from "../../base/error.ts";
-import { sha256Hex } from "../../base/hex.ts";
+import { freeBytes } from "../../base/free-bytes.ts";
 import { mapConcurrent } from "../../base/semaphore.ts";
 import type { Site } from "../../sites/site.ts";
 import { damagedError } from "../format/bytes.ts";
@@ -94,13 +94,18 @@ export async function transferPack(
   const source = { pack, birth: order.fromBirth };
   const { bytes, directoryBytes } = await readPack(from, source, options);
   const key = packKey(pack, toBirth);
-  const hash = sha256Hex(bytes);
-  const isSent = await putObject(to, key, bytes, { sha256: hash, ...callOf(signal) });
+  const isSent = await putObject(to, key, bytes, callOf(signal));
   if (readBack) {
     const back = await to.get(key, callOf(signal));
-    if (back === undefined || sha256Hex(back) !== hash) throw cameBackOther(to, key);
+    if (back === undefined || Buffer.compare(back, bytes) !== 0) throw cameBackOther(to, key);
+    freeBytes(back);
   }
-  return { pack, birth: toBirth, sizeBytes: bytes.length, directoryBytes, isSent };
+  const arrived = { pack, birth: toBirth, sizeBytes: bytes.length, isSent };
+  const kept = { ...arrived, directoryBytes: directoryBytes.slice() };
+  // The collector sees small objects, and would let the packs pile up behind them. A store that said
+  // "exists" may have said so before it took all bytes.
+  if (isSent) freeBytes(bytes);
+  return kept;
 }
 
 /** A whole pack from a site, checked; read twice before it is called damaged. */
