@@ -39,6 +39,13 @@ const DIRECTORY_MODE = 0o700;
 /** For fewer files the rest of the file system is not worth flushing as well. */
 const SYNC_TOGETHER_COUNT_MIN = 4;
 
+/**
+ * Of one write call. What the kernel caches of a larger one lies in folios of 4 MiB and more, each of
+ * fresh memory: 2 GB in writes of 8 MiB took 9 s of system time on a virtual machine with Linux 6.18
+ * that gives free memory back to its host, in writes of up to 1 MiB 1.2 to 1.6 s.
+ */
+export const WRITE_SIZE_BYTES_MAX = 512 * 1024;
+
 const NO_XATTRS: ReadonlyMap<string, Uint8Array> = new Map();
 
 class RealFileSystem implements FileSystem {
@@ -97,8 +104,8 @@ class RealFileSystem implements FileSystem {
     try {
       let written = 0;
       while (written < source.byteLength) {
-        const rest = source.byteLength - written;
-        const count = fs.writeSync(handle, source, written, rest, position + written);
+        const length = Math.min(source.byteLength - written, WRITE_SIZE_BYTES_MAX);
+        const count = fs.writeSync(handle, source, written, length, position + written);
         if (count <= 0) {
           throw errnoError({ action: "write", path: this.#path(handle), code: "EIO" });
         }

@@ -4,6 +4,7 @@
  */
 import type * as nodeFiles from "node:fs/promises";
 import { getErrnoCode } from "../base/errno.ts";
+import { WRITE_SIZE_BYTES_MAX } from "../base/file-system.ts";
 
 /** The calls of node:fs/promises that a directory site makes; tests put faults in between. */
 export type DirectoryFiles = Pick<
@@ -15,8 +16,8 @@ export type DirectoryFiles = Pick<
 export async function writeAll(file: nodeFiles.FileHandle, bytes: Uint8Array): Promise<void> {
   let position = 0;
   while (position < bytes.length) {
-    const left = bytes.length - position;
-    const { bytesWritten } = await file.write(bytes, position, left, position);
+    const length = Math.min(bytes.length - position, WRITE_SIZE_BYTES_MAX);
+    const { bytesWritten } = await file.write(bytes, position, length, position);
     position += bytesWritten;
   }
 }
