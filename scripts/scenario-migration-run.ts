@@ -197,10 +197,11 @@ async function migrate(
   const backing = backUpMeanwhile(run, stopped.signal);
   const hop = { tries: 0, kills: 0, bytes: planned.bytes };
   let requests = "";
+  let said = "";
   try {
     for (;;) {
       hop.tries += 1;
-      if (hop.tries > TRIES_MAX) throw new Error(`migrate failed in ${TRIES_MAX} tries`);
+      if (hop.tries > TRIES_MAX) throw new Error(`migrate failed in ${TRIES_MAX} tries: ${said}`);
       const coordinator = draw(run.random, cluster.names);
       const command = cluster.spawn([...args, "-u", cluster.url(coordinator)]);
       if (hop.kills < kills && (await untilCopied(run, coordinator, command))) {
@@ -213,6 +214,7 @@ async function migrate(
         run.killsLeft -= 1;
       }
       const end = await command.end;
+      said = end.stderr;
       if (end.code !== 0) continue;
       const { usage = [] } = JSON.parse(end.stdout) as { usage?: Site[] };
       requests = usage.map(describeUsage).join("; ");
