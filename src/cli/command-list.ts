@@ -20,10 +20,15 @@ export async function list(run: CommandRun, own: { readonly all?: boolean }): Pr
   const forgotten = own.all === true;
   const answer = await readBackups(run, forgotten);
   if (answer.notice !== undefined) run.terminal.say(answer.notice);
+  for (const warning of answer.warnings ?? []) run.terminal.say(`WARNING: ${warning}`);
   return printDone(run, answer, () => renderList(answer.backups));
 }
 
-type Answer = { readonly backups: readonly BackupSummary[]; readonly notice?: string };
+type Answer = {
+  readonly backups: readonly BackupSummary[];
+  readonly notice?: string;
+  readonly warnings?: readonly string[];
+};
 
 async function readBackups(run: CommandRun, forgotten: boolean): Promise<Answer> {
   if (isOffline(run)) {

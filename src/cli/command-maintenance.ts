@@ -5,6 +5,7 @@ import { AppError } from "../base/error.ts";
 import type { CleanupReport } from "../cas/clean/cleanup.ts";
 import type { SiteCleanup } from "../cluster/maintenance.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
+import type { SiteUsage } from "../cluster/usage.ts";
 import { lockEndText } from "../sites/lock-period.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import type { Client } from "./client.ts";
@@ -12,6 +13,7 @@ import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
 import { finish } from "./finish.ts";
 import { count, size } from "./table.ts";
+import { describeCost } from "./usage-text.ts";
 
 /** Its own options. */
 export type CleanupOptions = {
@@ -98,7 +100,7 @@ async function startMark(
   return await client.post<OperationRecord>(`${path}/${mark}`, body);
 }
 
-function describe(report: CleanupReport): string {
+function describe(report: CleanupReport, lockRenewal?: SiteUsage): string {
   const would = report.isDryRun ? "would be " : "";
   const lines = [
     ...report.forgotten.map((one) => `${would}forgotten: ${one.name} (${one.reasons.join(", ")})`),
@@ -113,7 +115,8 @@ function describe(report: CleanupReport): string {
       ? []
       : [
           `${would}locked until ${lockEndText(report.locks.untilMs)}: ` +
-            `${count(report.locks.renewed)} of ${count(report.locks.objects)} objects`,
+            `${count(report.locks.renewed)} of ${count(report.locks.objects)} objects` +
+            (lockRenewal === undefined ? "" : `, at most ${describeCost(lockRenewal)}`),
         ]),
     ...report.waits.map((wait) => `waits: ${wait}`),
     ...report.alarms.map((alarm) => `ALARM: ${alarm}`),
@@ -124,13 +127,13 @@ function describe(report: CleanupReport): string {
 /** The report of each site, under its name where there are several. */
 function describeAll(report: CleanupReport & { readonly sites?: readonly SiteCleanup[] }): string {
   const { sites = [] } = report;
-  if (sites.length < 2) return describe(report);
+  if (sites.length < 2) return describe(report, sites[0]?.lockRenewal);
   return sites
     .map((one) => {
       const what =
         one.report === undefined
           ? `FAILED: ${one.error?.message ?? "no reason"}`
-          : describe(one.report);
+          : describe(one.report, one.lockRenewal);
       return `${one.role} ${one.site}:\n${what.replaceAll(/^/gm, "  ")}`;
     })
     .join("\n");

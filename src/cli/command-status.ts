@@ -81,6 +81,7 @@ function renderStatus(state: ClusterStatus): string {
     ["version", state.version],
     ["site", `${site.name} at ${site.location}`],
     ...(state.notice === undefined ? [] : [["NOTICE", state.notice] as const]),
+    ...(state.warnings ?? []).map((warning) => ["WARNING", warning] as const),
     ...(state.siteError === undefined ? [] : [["log", `UNREAD: ${state.siteError}`] as const]),
     ["repository", `${state.repository}, log at ${count(state.sequence)}`],
     ["backups", count(state.backups)],
@@ -92,7 +93,7 @@ function renderStatus(state: ClusterStatus): string {
   );
   const { sites = [] } = state;
   const siteLines = [
-    ...(sites.length > 1 || sites.some(({ storagePerMonth }) => storagePerMonth !== undefined)
+    ...(sites.length > 1 || sites.some((one) => one.storagePerMonth ?? one.lock)
       ? ["", siteTable(sites)]
       : []),
     ...usageLines(sites).map((line) => `Since this server began, ${line}`),

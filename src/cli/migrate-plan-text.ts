@@ -3,9 +3,10 @@
  */
 import { formatDuration } from "../base/units.ts";
 import type { MigrationPlan } from "../cluster/migrate-plan.ts";
+import { lockEndText } from "../sites/lock-period.ts";
 import { formatMoney } from "../sites/prices.ts";
 import { count, renderPairs, size } from "./table.ts";
-import { describeUsage } from "./usage-text.ts";
+import { describeCost, describeUsage } from "./usage-text.ts";
 
 /** The plan, line by line; what stands in the way comes last. */
 export function renderMigrationPlan(plan: MigrationPlan): string {
@@ -25,6 +26,7 @@ export function renderMigrationPlan(plan: MigrationPlan): string {
     ...(storagePerMonth === undefined
       ? []
       : [["storage", `${formatMoney(storagePerMonth)} a month at ${to.name}`] as const]),
+    ...describeLocks(plan),
     ["then", describeSwitch(plan)],
   ]);
   const usage = describeUsage(plan.usage).map((line) => `About, ${line}`);
@@ -38,6 +40,15 @@ export function renderMigrationPlan(plan: MigrationPlan): string {
     ...idle,
     ...(refusals.length === 0 ? [] : ["Refused:", ...refusals]),
   ].join("\n");
+}
+
+function describeLocks({ locks }: MigrationPlan): (readonly [string, string])[] {
+  if (locks === undefined) return [];
+  const { mode, until, periodMs, renewal } = locks;
+  return [
+    ["locks", `${mode}: nothing can be removed before ${lockEndText(Date.parse(until))}`],
+    ["renewal", `once in ${formatDuration(periodMs)}, by cleanup: about ${describeCost(renewal)}`],
+  ];
 }
 
 function describeSwitch({ switches, isSwitched, isPartial, to, from }: MigrationPlan): string {

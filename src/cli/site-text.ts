@@ -4,8 +4,10 @@
 import type { LossResult } from "../cluster/lose-site.ts";
 import type { MirrorReport } from "../cluster/mirror-operation.ts";
 import type { PromoteResult } from "../cluster/promote-operation.ts";
+import type { LockStatus } from "../cluster/site-locks.ts";
 import type { SiteStatus } from "../cluster/site-status.ts";
 import type { SiteLag } from "../cluster/site-wants.ts";
+import { lockEndText } from "../sites/lock-period.ts";
 import { formatMoney } from "../sites/prices.ts";
 import { age, count, counted, renderTable, size, time } from "./table.ts";
 import { describeUsage } from "./usage-text.ts";
@@ -93,14 +95,23 @@ function describeStored({ storedBytes, storagePerMonth }: SiteStatus): string {
 }
 
 /** Whether a site can be used, and what it lacks. */
-function describeSite({ configured, reachable, error, lag }: SiteStatus): string {
+function describeSite({ configured, reachable, error, lag, lock }: SiteStatus): string {
   if (!configured) return "NOT CONFIGURED on this node";
-  const behind = lag === undefined || lag.backups === 0 ? "" : `lags by ${lagText(lag)}`;
+  const behind = [
+    ...(lag === undefined || lag.backups === 0 ? [] : [`lags by ${lagText(lag)}`]),
+    ...(lock === undefined ? [] : [lockText(lock)]),
+  ].join(", ");
   if (!reachable) {
     const why = error ?? "no answer";
     return behind === "" ? `DOWN: ${why}` : `DOWN: ${why.replace(/\.$/, "")}; ${behind}`;
   }
   return behind === "" ? "up" : `up, ${behind}`;
+}
+
+function lockText({ until, ending }: LockStatus): string {
+  if (until === undefined) return "NOT LOCKED yet";
+  const end = lockEndText(Date.parse(until));
+  return ending ? `LOCKS END ${end}` : `locked until ${end}`;
 }
 
 function lagText(lag: SiteLag & { readonly ageSeconds?: number }): string {

@@ -9,6 +9,7 @@ import { placesOf, siteWith, summarizeAcross } from "./backup-places.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf } from "./backup-summary.ts";
 import type { MemberConfig } from "./member-config.ts";
+import { lockWarning } from "./site-locks.ts";
 import type { SiteSet } from "./site-set.ts";
 import type { SiteStatus } from "./site-status.ts";
 import { statusOfSites } from "./site-status.ts";
@@ -47,10 +48,17 @@ export class BackupReader {
     return statusOfSites({
       now: sites.last ?? NOTHING_SEEN,
       stateOf: (view) => sites.stateOf(view),
+      locksOf: (id) => sites.locks.of(id),
       retention: config.retention,
       nowMs: clock.now(),
       configured: sites.configured,
     });
+  }
+
+  /** What somebody should see to, whatever was asked. */
+  get warnings(): string[] {
+    const nowMs = this.#options.clock.now();
+    return this.statuses.flatMap((site) => lockWarning(site, nowMs) ?? []);
   }
 
   async list(options: {

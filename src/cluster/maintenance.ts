@@ -13,9 +13,12 @@ import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
 import type { OperationContext } from "./operations.ts";
 import type { JsonValue } from "./protocol.ts";
+import { renewalUsage } from "./site-locks.ts";
 import type { OpenSite, SiteView } from "./site-views.ts";
 import { heldFor } from "./site-wants.ts";
 import { withSoundIndex } from "./sound-index.ts";
+import type { SiteUsage } from "./usage.ts";
+import { priceUsages } from "./usage.ts";
 
 /** How a cleanup may be asked for. */
 export type CleanupRequest = {
@@ -40,6 +43,8 @@ export type SiteCleanup = {
   readonly site: string;
   readonly role: string;
   readonly report?: CleanupReport;
+  /** Of a plan: what it would ask of a site that locks to renew the locks, with money where prices are. */
+  readonly lockRenewal?: SiteUsage;
   readonly error?: AppErrorJson;
 };
 
@@ -59,20 +64,31 @@ export async function runCleanupOperation(
   const own = views.find(({ id }) => id === parts.site.id);
   if (own?.open === undefined) throw own?.error ?? new AppError("unavailable", "No primary.");
   const report = await cleanSite(parts, context, { request, ended, view: own, views });
-  all.push({ site: own.name, role: "primary", report });
+  all.push(rowOf(parts, { site: own.name, role: "primary", report }));
   for (const view of views) {
     const { name, role, open, error } = view;
     if (role !== "mirror" || view === own) continue;
     try {
       if (open === undefined) throw error ?? new AppError("unavailable", "It was not asked.");
       const one = await cleanSite(parts, context, { request, ended, view, views });
-      all.push({ site: name, role, report: one });
+      all.push(rowOf(parts, { site: name, role, report: one }));
     } catch (thrown) {
       context.signal.throwIfAborted();
       all.push({ site: name, role, error: toAppError(thrown).toJSON() });
     }
   }
   return { ...report, sites: all } as unknown as JsonValue;
+}
+
+/** With what the renewal of locks in a plan comes to; what was done is in the operation's usage. */
+function rowOf(
+  { sites }: CoordinatorParts,
+  row: SiteCleanup & { readonly report: CleanupReport },
+): SiteCleanup {
+  const { isDryRun, locks } = row.report;
+  if (!isDryRun || locks === undefined) return row;
+  const [lockRenewal] = priceUsages([renewalUsage(row.site, locks.requests)], sites.configured);
+  return lockRenewal === undefined ? row : { ...row, lockRenewal };
 }
 
 async function cleanSite(
@@ -112,6 +128,7 @@ async function cleanSite(
       context.progress({ phase: phase(step) });
     };
     const report = await runCleanup({ ...options, source, onStep });
+    if (report.locks !== undefined) parts.sites.locks.note(open, report.locks.untilMs);
     // A list that could not be read held everything back; the next cleanup looks with fresh eyes.
     if (report.alarms.length > 0) await repository.rebuildIndex(context.signal);
     return report;

@@ -320,10 +320,11 @@ export class Member implements AsyncDisposable {
     const now = await this.sites.look(signal, { maxAgeMs: LOOK_INTERVAL_MS });
     const parts = this.#partsOn(this.sites.current);
     const status = await clusterStatus(parts, this.operations, this.#node, { now, signal });
-    const { notice } = this;
+    const { notice, warnings } = this;
     return {
       ...status,
       ...(notice === undefined ? {} : { notice }),
+      ...(warnings.length === 0 ? {} : { warnings }),
       sites: this.siteStatuses,
       scrub: this.scrubber.figures(),
     };
@@ -332,6 +333,11 @@ export class Member implements AsyncDisposable {
   /** What is read at another site than the primary now, and why; undefined if nothing is. */
   get notice(): string | undefined {
     return this.#reader.notice;
+  }
+
+  /** What somebody should see to, whatever was asked: locks that end. */
+  get warnings(): readonly string[] {
+    return this.#reader.warnings;
   }
 
   /** All sites as of the last look. */

@@ -15,6 +15,8 @@ import type { SiteLimits } from "../sites/limited-site.ts";
 import type { Money } from "../sites/prices.ts";
 import { storagePrice } from "../sites/prices.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
+import type { TargetLocks } from "./migrate-locks.ts";
+import { planTargetLocks } from "./migrate-locks.ts";
 import { callNode } from "./network.ts";
 import { helloAnswerSchema, PROTOCOL_VERSION } from "./protocol.ts";
 import type { SiteRole } from "./site-roles.ts";
@@ -75,6 +77,8 @@ export type MigrationPlan = {
   readonly storagePerMonth?: Money;
   /** At the configured bandwidth; undefined where nothing limits it. */
   readonly timeMs?: number;
+  /** Where the new site locks what it gets. */
+  readonly locks?: TargetLocks;
   readonly nodes: readonly {
     readonly name: string;
     /** Whether it helps to copy. */
@@ -116,6 +120,7 @@ export async function planMigration(
     nodes: Math.max(1, nodes.filter(({ node }) => node.helps).length),
     nowMs: parts.doors.clock.now(),
   });
+  const locks = planTargetLocks(to, copy, target);
   return {
     from: describeSite(from),
     to: describeSite(to),
@@ -133,6 +138,7 @@ export async function planMigration(
       ? {}
       : { storagePerMonth: storagePrice(target.prices, copy.bytes) }),
     ...(timeMs > 0 ? { timeMs } : {}),
+    ...(locks === undefined ? {} : { locks }),
     nodes: nodes.map(({ node }) => node),
     refusals: switches ? nodes.flatMap(({ refusal }) => refusal ?? []) : [],
   };

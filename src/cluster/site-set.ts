@@ -21,6 +21,8 @@ import { enterRoles } from "./enter-roles.ts";
 import type { NodeEncryption } from "./member-config.ts";
 import { ReadFaults } from "./read-faults.ts";
 import { SiteCatalogs } from "./site-catalogs.ts";
+import { SiteLocks } from "./site-locks.ts";
+import { endedPrimary, lackingSite, nameInRoles, silentSite } from "./site-refusals.ts";
 import type { FoundSite, SiteRole } from "./site-roles.ts";
 import { bodyOfRoles, planRoles, rolesNow } from "./site-roles.ts";
 import { SiteSources, slowMsWith } from "./site-sources.ts";
@@ -81,6 +83,7 @@ export class SiteSet implements AsyncDisposable {
   /** What sites did not give as they should have. */
   readonly faults = new ReadFaults();
   readonly sources: SiteSources;
+  readonly locks: SiteLocks;
   readonly #options: SiteSetOptions;
   readonly #slots: readonly Slot[];
   readonly #catalogs: SiteCatalogs;
@@ -99,6 +102,7 @@ export class SiteSet implements AsyncDisposable {
     }));
     this.#catalogs = new SiteCatalogs(options.doors.databases, options.dataFolder);
     const { concurrency, decode, doors, encryption } = options;
+    this.locks = new SiteLocks(doors.clock, this.#catalogs);
     const looked = () => this.look(this.#stop.signal, { maxAgeMs: NEXT_LOOK_MS });
     this.sources = new SiteSources({
       clock: doors.clock,
@@ -180,9 +184,9 @@ export class SiteSet implements AsyncDisposable {
     const found = now.sites.find((site) => site.isConfigured && site.id === id)?.open;
     if (found !== undefined) return found;
     const silent = this.#slots.find((slot) => this.#idOf(slot) === undefined);
-    const called = options.called ?? nameIn(now.roles, id) ?? `site ${id}`;
+    const called = options.called ?? nameInRoles(now.roles, id) ?? `site ${id}`;
     if (silent?.failed !== undefined && silent.failed.error.retryable) {
-      throw this.#silent(silent.configured.name, silent.failed.error);
+      throw silentSite(silent.configured.name, this.#options.node, silent.failed.error);
     }
     throw this.#lacking(id, called);
   }
@@ -288,7 +292,7 @@ export class SiteSet implements AsyncDisposable {
     } catch (thrown) {
       signal?.throwIfAborted();
       if (this.#slots.length === 1) throw thrown;
-      throw this.#silent(view.name, toAppError(thrown));
+      throw silentSite(view.name, this.#options.node, toAppError(thrown));
     }
   }
 
@@ -352,6 +356,7 @@ export class SiteSet implements AsyncDisposable {
         );
       }
       slot.failed = undefined;
+      if (slot.open !== undefined) await this.locks.refresh(slot.open, how.signal);
       return undefined;
     } catch (thrown) {
       how.signal?.throwIfAborted();
@@ -453,44 +458,9 @@ export class SiteSet implements AsyncDisposable {
   }
 
   #lacking(id: string, called: string): AppError {
-    const { node } = this.#options;
-    const sites = this.#slots.map(({ configured: { name }, location = "?" }) => {
+    const has = this.#slots.map(({ configured: { name }, location = "?" }) => {
       return `${name} (${location})`;
     });
-    const message = `The configuration of node ${node} lacks site ${called}; it has`;
-    return new AppError("refused", `${message} ${sites.join(", ")}.`, {
-      guidance:
-        "If the repository is kept there now, add the site to the configuration of this node, and " +
-        "reload it (SIGHUP). Else this node sees another repository: mend what it names.",
-      context: { reason: "site-unknown", node, site: id },
-    });
+    return lackingSite(id, { called, node: this.#options.node, has });
   }
-
-  #silent(name: string, error: AppError): AppError {
-    const called = this.#options.node;
-    return new AppError(
-      error.kind,
-      `Site ${name} cannot be used by node ${called}: ${error.message}`,
-      {
-        guidance:
-          error.guidance ?? "Try again when it is back; reading goes on from the other sites.",
-        retryable: error.retryable,
-        context: { ...error.context, site: name },
-        cause: error,
-      },
-    );
-  }
-}
-
-function nameIn(roles: Roles | undefined, id: string): string | undefined {
-  const row = roles?.sites.find(({ site }) => site === id);
-  return row === undefined ? undefined : `${row.name} (${row.location})`;
-}
-
-function endedPrimary(roles: Roles): AppError {
-  const called = nameIn(roles, roles.primary) ?? `site ${roles.primary}`;
-  return new AppError("refused", `The log of the primary, ${called}, has ended.`, {
-    guidance: "Promote a mirror: `astacus site promote NAME`.",
-    context: { reason: "log-closed", site: roles.primary },
-  });
 }

@@ -2,11 +2,14 @@
  * Sites as people and monitors see them: what each is, whether it answers, what it lacks. Made from
  * the last look; no site is asked.
  */
+import type { LockStanding } from "../cas/clean/lock-standing.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
 import type { RepositoryState } from "../cas/log/state.ts";
 import { listedBackups } from "../cas/log/state.ts";
 import { storagePrice } from "../sites/prices.ts";
 import type { Money } from "../sites/prices.ts";
+import type { LockStatus } from "./site-locks.ts";
+import { lockStatusOf } from "./site-locks.ts";
 import type { SitesNow, SiteView } from "./site-views.ts";
 import type { SiteLag } from "./site-wants.ts";
 import { lackingAt, lagOf } from "./site-wants.ts";
@@ -35,6 +38,8 @@ export type SiteStatus = {
   readonly storagePerMonth?: Money;
   /** What this node has asked of it since its start. */
   readonly usage?: SiteUsage;
+  /** Where it locks: until when what backups need is locked. */
+  readonly lock?: LockStatus;
   /** Of mirrors: what they lack of the primary. */
   readonly lag?: SiteLag & { readonly ageSeconds?: number };
 };
@@ -44,6 +49,8 @@ export type SiteStatusOptions = {
   readonly now: SitesNow;
   /** What was last read of a site. */
   readonly stateOf: (view: SiteView) => RepositoryState | undefined;
+  /** What was last heard of a site's locks, by its id. */
+  readonly locksOf?: (id: string) => LockStanding | undefined;
   /** Of sites that have none of their own. */
   readonly retention: RetentionPolicy;
   readonly nowMs: number;
@@ -59,6 +66,8 @@ export function statusOfSites(options: SiteStatusOptions): SiteStatus[] {
   return now.sites.map((view) => {
     const { name, role = "unknown", id, location, isConfigured, open, error } = view;
     const state = stateOf(view);
+    const standing = id === undefined ? undefined : options.locksOf?.(id);
+    const { nowMs } = options;
     const lag = role === "mirror" && from !== undefined ? lagOfSite(view, { from, options }) : {};
     return {
       name,
@@ -75,6 +84,7 @@ export function statusOfSites(options: SiteStatusOptions): SiteStatus[] {
         state,
         options.configured?.find((one) => one.name === name && view.isConfigured),
       ),
+      ...(standing === undefined ? {} : { lock: lockStatusOf(standing, { nowMs, open }) }),
       ...lag,
     };
   });

@@ -26,6 +26,8 @@ export type ClusterStatus = {
   readonly sites?: readonly SiteStatus[];
   /** Why something else than the primary is read. */
   readonly notice?: string;
+  /** What somebody should see to: locks that end. */
+  readonly warnings?: readonly string[];
   readonly sequence: number;
   readonly backups: number;
   readonly lastComplete?: {

@@ -123,10 +123,11 @@ const summaryShape = {
 /** One row of a list of backups. */
 export const backupSummarySchema: z.ZodType<BackupSummary> = z.strictObject(summaryShape);
 
-/** All backups; `notice` says why they are not the primary's. */
+/** All backups; `notice` says why they are not the primary's, `warnings` what is to be seen to. */
 export const backupsSchema = z.strictObject({
   backups: z.array(backupSummarySchema),
   notice: z.string().exactOptional(),
+  warnings: z.array(z.string()).exactOptional(),
 });
 
 /** One site. */
@@ -143,6 +144,14 @@ export const siteStatusSchema: z.ZodType<SiteStatus> = z.strictObject({
   storedBytes: count.exactOptional(),
   storagePerMonth: money.exactOptional(),
   usage: siteUsageSchema.exactOptional(),
+  lock: z
+    .strictObject({
+      mode: z.enum(["governance", "compliance"]),
+      until: z.string().exactOptional(),
+      ending: z.boolean(),
+      packs: count.exactOptional(),
+    })
+    .exactOptional(),
   lag: z
     .strictObject({
       backups: count,
@@ -185,6 +194,7 @@ export const statusSchema = z.looseObject({
   site: z.looseObject({ name: z.string(), location: z.string() }),
   sites: z.array(siteStatusSchema).exactOptional(),
   notice: z.string().exactOptional(),
+  warnings: z.array(z.string()).exactOptional(),
   sequence: count,
   backups: count,
   running: z.array(operationSchema),

@@ -237,6 +237,19 @@ function addPlaceGauges(source: MetricsSource, registry: Registry): void {
   );
   gauge("astacus_site_backups", "Backups that the site lists", (site) => site.backups);
   gauge(
+    "astacus_site_locked_until_timestamp_seconds",
+    "Until when a site that locks surely keeps what backups need; 0 if its header has no lock",
+    ({ lock }) => {
+      if (lock === undefined) return undefined;
+      return lock.until === undefined ? 0 : Date.parse(lock.until) / 1000;
+    },
+  );
+  gauge(
+    "astacus_site_locks_ending",
+    "1 if less than one period is left of its locks: no cleanup has renewed them",
+    ({ lock }) => (lock === undefined ? undefined : Number(lock.ending)),
+  );
+  gauge(
     "astacus_site_lag_backups",
     "Backups that a mirror lacks of the primary",
     (site) => site.lag?.backups,

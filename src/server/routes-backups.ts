@@ -25,8 +25,12 @@ export const listBackups = defineRoute({
   run: async ({ context, query, signal }) => {
     const node = context.node();
     const backups = await node.listBackups({ forgotten: query.forgotten, signal });
-    const { notice } = node;
-    return notice === undefined ? { backups } : { backups, notice };
+    const { notice, warnings } = node;
+    return {
+      backups,
+      ...(notice === undefined ? {} : { notice }),
+      ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
+    };
   },
 });
 

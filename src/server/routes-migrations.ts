@@ -44,6 +44,14 @@ const migrationPlanSchema = z.looseObject({
   usage: z.array(siteUsageSchema),
   storagePerMonth: money.exactOptional(),
   timeMs: count.exactOptional(),
+  locks: z
+    .strictObject({
+      mode: z.enum(["governance", "compliance"]),
+      periodMs: count,
+      until: z.string(),
+      renewal: siteUsageSchema,
+    })
+    .exactOptional(),
   nodes: z.array(
     z.strictObject({ name: z.string(), helps: z.boolean(), why: z.string().exactOptional() }),
   ),

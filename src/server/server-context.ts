@@ -29,6 +29,7 @@ export type NodeApi = Pick<
   | "startUpdateSites"
   | "listSites"
   | "notice"
+  | "warnings"
   | "listBackups"
   | "showBackup"
   | "archive"

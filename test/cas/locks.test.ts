@@ -6,6 +6,7 @@ import { expect, test } from "bun:test";
 import { AppError } from "../../src/base/error.ts";
 import { DAY_MS } from "../../src/base/units.ts";
 import { planCleanup } from "../../src/cas/clean/cleanup.ts";
+import { readLockStanding } from "../../src/cas/clean/lock-standing.ts";
 import { countRequests } from "../../src/sites/counting-site.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
 import { lockEndMs } from "../../src/sites/lock-period.ts";
@@ -40,13 +41,12 @@ test("what lives is locked for a period at least, while cleanups run", async () 
   const id = await world.backup(node, [1, 2, 3]);
   for (let month = 0; month < 6; month += 1) {
     await world.cleanup(node);
+    const { untilMs = 0 } = (await readLockStanding(site)) ?? {};
+    expect(untilMs - world.clock.now()).toBeGreaterThan(PERIOD_MS);
     for (const key of site.objects.keys()) {
       // Older checkpoints and the like are left to the ends of their locks.
       if (!/^(pack|index|manifest|log)\//.test(key)) continue;
-      expect([key, (site.locks.get(key) ?? 0) - world.clock.now() > PERIOD_MS]).toEqual([
-        key,
-        true,
-      ]);
+      expect([key, (site.locks.get(key) ?? 0) >= untilMs]).toEqual([key, true]);
     }
     await world.clock.sleep(PERIOD_MS);
   }
@@ -64,6 +64,8 @@ test("a renewal happens once a period, and is told with its cost in the plan", a
   const plan = await planCleanup(world.cleanupOptions(node));
   expect(plan.locks!.objects).toBeGreaterThan(3);
   expect(plan.locks!.untilMs).toBe(lockEndMs(world.clock.now(), PERIOD_MS));
+  const { objects } = plan.locks!;
+  expect(plan.locks!.requests).toEqual({ list: 1, head: objects, put: objects });
   const before = { ...counted.requests };
   const { locks } = await world.cleanup(node);
   expect(locks).toEqual({ ...plan.locks!, renewed: locks!.renewed });
@@ -122,7 +124,12 @@ test("a renewal that breaks off goes on, and asks only about what it had renewed
   await world.clock.sleep(PERIOD_MS);
   const { objects } = (await planCleanup(world.cleanupOptions(node))).locks!;
   left = 2;
+  const before = await readLockStanding(counted);
   expect(await caught(world.cleanup(node))).toBeInstanceOf(AppError);
+  // The header is the last one, so that it promises nothing for what was not reached.
+  expect(await readLockStanding(counted)).toEqual(before);
   left = Infinity;
   expect((await world.cleanup(node)).locks).toMatchObject({ objects, renewed: objects - 2 });
+  const untilMs = lockEndMs(world.clock.now(), PERIOD_MS);
+  expect(await readLockStanding(counted)).toEqual({ ...before!, untilMs });
 });

@@ -114,6 +114,7 @@ export function interceptSite(site: Site, calls: Partial<Site>): Site {
     head: calls.head ?? ((key, options) => site.head(key, options)),
     delete: calls.delete ?? ((keys, options) => site.delete(keys, options)),
     list: calls.list ?? ((prefix, options) => site.list(prefix, options)),
+    ...(site.lock === undefined ? {} : { lock: site.lock }),
     [Symbol.asyncDispose]: () => site[Symbol.asyncDispose](),
   };
 }

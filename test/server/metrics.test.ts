@@ -3,7 +3,7 @@
  */
 import { expect, test } from "bun:test";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
-import { createTestServer, TOKENS } from "./fake-node.ts";
+import { createTestServer, SITE, TOKENS } from "./fake-node.ts";
 
 const RECORD: OperationRecord = {
   id: "12".repeat(16),
@@ -25,6 +25,19 @@ test("the newest complete backup has a time and an age", async () => {
   const page = await metrics.render();
   expect(page).toContain("astacus_last_complete_backup_timestamp_seconds 1767225660");
   expect(page).toContain("astacus_last_complete_backup_age_seconds 3540");
+});
+
+test("a site that locks says until when, and whether that is near", async () => {
+  const { metrics, fake } = createTestServer();
+  expect(await metrics.render()).not.toContain("astacus_site_locked_until_timestamp_seconds{");
+  fake.site = {
+    ...SITE,
+    lock: { mode: "compliance", until: "2026-12-24T00:00:00Z", ending: true },
+  };
+  const page = await metrics.render();
+  const of = '{site="disk",role="primary"}';
+  expect(page).toContain(`astacus_site_locked_until_timestamp_seconds${of} 1798070400`);
+  expect(page).toContain(`astacus_site_locks_ending${of} 1`);
 });
 
 test("operations are counted by kind and state, failures by kind of error", async () => {

@@ -4,6 +4,15 @@ import { mirrorLines, siteTable } from "../../src/cli/site-text.ts";
 
 const LAG = { backups: 1, bytes: 1024, ageSeconds: 0 };
 
+test("the end of locks stands beside a site, and stands out where it is near", () => {
+  const site = { name: "s3", role: "primary", configured: true, reachable: true, backups: 1 };
+  const lock = { mode: "compliance", until: "2026-12-24T00:00:00.000Z", ending: false } as const;
+  const row = (more: object) =>
+    siteTable([{ ...site, lock: { ...lock, ...more } } as Parameters<typeof siteTable>[0][number]]);
+  expect(row({})).toContain("up, locked until 2026-12-24 00:00 UTC");
+  expect(row({ ending: true })).toContain("up, LOCKS END 2026-12-24 00:00 UTC");
+});
+
 test("one is not many, no age is shown in milliseconds, and a sentence does not end twice", () => {
   const line = siteTable([
     {

@@ -332,6 +332,12 @@ export class ChunkIndex {
     }
   }
 
+  /** How many packs are mentioned, retired ones too. */
+  countPacks(): number {
+    const sql = "SELECT count(DISTINCT id) AS sum FROM index_pack";
+    return guardRead(() => this.#catalog.database.query<{ sum: number }, []>(sql).get()?.sum ?? 0);
+  }
+
   /** How many chunk rows live packs have. */
   countChunks(): number {
     const sql = "SELECT total(chunks) AS sum FROM index_pack";

@@ -6,10 +6,15 @@
  *
  * It costs a LIST of the site, a HEAD for each object and a PUT for those whose lock ends too soon.
  * Stopped in the middle it goes on with the next cleanup: what was renewed costs a HEAD then.
+ *
+ * The header comes last. It is the oldest object of a site, and all that is created has a lock from the
+ * beginning; so the end of the header's lock is the first end of all that lives, and one HEAD tells it
+ * to any node (lock-standing.ts).
  */
 import { forEachConcurrent } from "../../base/semaphore.ts";
 import { lockPeriodAt } from "../../sites/lock-period.ts";
 import type { SiteLock } from "../../sites/site.ts";
+import { HEADER_KEY } from "../format/header.ts";
 import { parseObjectKey } from "../format/object-name.ts";
 import type { Repository } from "../log/repository.ts";
 import { isPinned } from "../log/state.ts";
@@ -25,9 +30,21 @@ export type LockRenewal = {
   readonly renewed: number;
   /** When their locks end, in ms since 1970. */
   readonly untilMs: number;
+  /** About, without retries. */
+  readonly requests: LockRequests;
 };
 
+/** What a renewal asks of a site. */
+export type LockRequests = { readonly list: number; readonly head: number; readonly put: number };
+
+/** The requests of a renewal: of so many objects at the site some live, and of these some are renewed. */
+export function lockRequests(listed: number, live: number, renewed = live): LockRequests {
+  return { list: Math.max(1, Math.ceil(listed / LIST_PAGE_COUNT)), head: live, put: renewed };
+}
+
 const RENEWED_KEY = "locks-renewed";
+/** Keys of one page of a LIST. */
+const LIST_PAGE_COUNT = 1000;
 const CONCURRENCY = 16;
 const BATCH_COUNT = 1000;
 
@@ -58,7 +75,7 @@ export async function renewLocks(
   const period = periodOf(lock);
   const untilMs = lock.endMs();
   const isLive = liveness(repository, state);
-  let [objects, bytes, renewed] = [0, 0, 0];
+  let [listed, objects, bytes, renewed] = [0, 0, 0, 0];
   let batch: string[] = [];
   const renew = async (): Promise<void> => {
     await forEachConcurrent(
@@ -72,17 +89,23 @@ export async function renewLocks(
     batch = [];
   };
   for await (const { key, sizeBytes } of site.list("", call)) {
+    listed += 1;
     if (!isLive(key)) continue;
     objects += 1;
     bytes += sizeBytes;
-    if (isDryRun) continue;
+    if (isDryRun || key === HEADER_KEY) continue;
     batch.push(key);
     if (batch.length >= BATCH_COUNT) await renew();
   }
-  if (isDryRun) return { objects, bytes, renewed: objects, untilMs };
+  if (isDryRun) {
+    const requests = lockRequests(listed, objects);
+    return { objects, bytes, renewed: objects, untilMs, requests };
+  }
+  await renew();
+  batch.push(HEADER_KEY);
   await renew();
   repository.catalog.set(RENEWED_KEY, String(period));
-  return { objects, bytes, renewed, untilMs };
+  return { objects, bytes, renewed, untilMs, requests: lockRequests(listed, objects, renewed) };
 }
 
 async function renewOne(
