@@ -74,6 +74,10 @@ export type FakeNode = {
   refusal: AppError | undefined;
   /** Why something else than the primary is read. */
   notice: string | undefined;
+  /** What somebody should see to. */
+  warnings: string[];
+  /** As it is shown in lists of sites, and in the metrics. */
+  site: SiteStatus;
   lease: { operation: string; kind: string } | undefined;
   handle: NodeApi["handle"];
   archive: NodeApi["archive"];
@@ -131,9 +135,12 @@ export function createFakeNode(): FakeNode {
     startSync: (request) => start("sync", request ?? {}),
     startPromote: (request) => start("promote", request),
     startUpdateSites: () => start("update-sites", {}),
-    listSites: async () => [SITE],
+    listSites: async () => [fake.site],
     get notice() {
       return fake.notice;
+    },
+    get warnings() {
+      return fake.warnings;
     },
     planRestore: async (request) => {
       calls.push({ method: "plan", request });
@@ -183,6 +190,8 @@ export function createFakeNode(): FakeNode {
     work: async () => ({ totals: { files: 10, bytes: 1000, newBytes: 100, storedBytes: 50 } }),
     refusal: undefined,
     notice: undefined,
+    warnings: [],
+    site: SITE,
     lease: undefined,
     archive: async () => {
       throw new AppError("not-found", "There is no backup to make an archive of.");
@@ -244,7 +253,7 @@ export function createTestServer(
           bytesWritten: 20,
         },
       ],
-      places: () => [SITE],
+      places: () => [fake.site],
       backups: () => ({
         count: 1,
         newestEndedMs: Date.parse(BACKUP.ended),
