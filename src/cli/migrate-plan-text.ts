@@ -20,6 +20,9 @@ export function renderMigrationPlan(plan: MigrationPlan): string {
       ? []
       : [["forgotten there", `${count(forgotten)}, which stay forgotten`] as const]),
     ["objects", `${count(plan.packs)} packs, ${size(plan.bytes)}; each is read back and checked`],
+    ...(plan.isWithinStore
+      ? [["copied by", "their store itself: this reads each copy once, and sends nothing"] as const]
+      : []),
     ...(timeMs === undefined
       ? []
       : [["time", `at least ${formatDuration(timeMs)} at the configured bandwidth`] as const]),

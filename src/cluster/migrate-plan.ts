@@ -71,6 +71,8 @@ export type MigrationPlan = {
   readonly present: number;
   readonly packs: number;
   readonly bytes: number;
+  /** Both sites lie in one store, which copies packs by itself; nodes only read them back. */
+  readonly isWithinStore: boolean;
   /** About, for each of the two sites, with money where prices are configured. */
   readonly usage: readonly SiteUsage[];
   /** What the new site costs a month for what is copied. */
@@ -114,7 +116,7 @@ export async function planMigration(
   });
   const nodes = await askNodes(parts, to, signal);
   const [source, target] = [configured(parts, from.name), configured(parts, to.name)];
-  const timeMs = timeOf(copy.bytes, {
+  const timeMs = timeOf(copy, {
     source: source?.limits,
     target: target?.limits,
     nodes: Math.max(1, nodes.filter(({ node }) => node.helps).length),
@@ -133,6 +135,7 @@ export async function planMigration(
     present: copy.backups.filter(({ state }) => state === "there").length,
     packs: copy.packs,
     bytes: copy.bytes,
+    isWithinStore: copy.isWithinStore,
     usage: priceUsages(usageOfCopy(copy, from.name, to.name), [source, target].filter(isKnown)),
     ...(target?.prices === undefined
       ? {}
@@ -258,26 +261,30 @@ async function askNodes(
   );
 }
 
-/** Each pack is read once, sent once and read back once; the rest is logs and manifests. */
+/**
+ * Each pack is read once, sent once and read back once, or else copied by the store and read once;
+ * the rest is logs and manifests.
+ */
 function usageOfCopy(copy: CopyPlan, from: string, to: string): SiteUsage[] {
   const copies = copy.backups.filter(({ state }) => state === "copy").length;
-  const read = copy.packs + copies;
+  const passed = copy.isWithinStore ? 0 : copy.bytes;
+  const read = (copy.isWithinStore ? 0 : copy.packs) + copies;
   const { get, put, head } = copy.requests;
   const none = { get: 0, put: 0, head: 0, delete: 0, list: 0 };
   return [
-    { site: from, requests: { ...none, get: read }, bytesRead: copy.bytes, bytesWritten: 0 },
+    { site: from, requests: { ...none, get: read }, bytesRead: passed, bytesWritten: 0 },
     {
       site: to,
       requests: { ...none, get: Math.max(0, get - read), put, head },
       bytesRead: copy.bytes,
-      bytesWritten: copy.bytes,
+      bytesWritten: passed,
     },
   ];
 }
 
 /** Reading, sending and reading back go on at once: the slowest of them counts. */
 function timeOf(
-  bytes: number,
+  { bytes, isWithinStore }: CopyPlan,
   how: {
     readonly source: SiteLimits | undefined;
     readonly target: SiteLimits | undefined;
@@ -287,11 +294,13 @@ function timeOf(
 ): number {
   const share = { bytes: bytes / how.nodes, nowMs: how.nowMs };
   const { source = {}, target = {} } = how;
+  const readBackMs = transferTimeMs(target, "download", share);
+  if (isWithinStore) return Math.round(readBackMs);
   return Math.round(
     Math.max(
       transferTimeMs(source, "download", share),
       transferTimeMs(target, "upload", share),
-      transferTimeMs(target, "download", share),
+      readBackMs,
     ),
   );
 }

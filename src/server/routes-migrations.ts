@@ -41,6 +41,7 @@ const migrationPlanSchema = z.looseObject({
   present: count,
   packs: count,
   bytes: count,
+  isWithinStore: z.boolean(),
   usage: z.array(siteUsageSchema),
   storagePerMonth: money.exactOptional(),
   timeMs: count.exactOptional(),

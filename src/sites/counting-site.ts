@@ -3,7 +3,7 @@
  * is paid by the customer, so tests hold operations to a number of them.
  */
 import type { RequestKind } from "./memory-site.ts";
-import { extrasOf } from "./site.ts";
+import { aroundCopies, extrasOf } from "./site.ts";
 import type { ObjectRow, Site, SiteCall, SiteLock } from "./site.ts";
 
 /** A site that counts. The numbers grow as calls begin, whatever becomes of them. */
@@ -11,8 +11,10 @@ export type CountingSite = Site & {
   readonly requests: Readonly<Record<RequestKind, number>>;
   /** Bytes of objects that were handed out. */
   readonly bytesRead: number;
-  /** Bytes of objects that were created. */
+  /** Bytes of objects that were sent and created; what the store copied by itself is not sent. */
   readonly bytesWritten: number;
+  /** Objects that the store copied by itself. */
+  readonly copies: number;
 };
 
 // Stores answer listings and removals in pages of a thousand, and charge for each.
@@ -30,12 +32,24 @@ export function countRequests(site: Site): CountingSite {
   const requests: Record<RequestKind, number> = { get: 0, put: 0, head: 0, delete: 0, list: 0 };
   let bytesRead = 0;
   let bytesWritten = 0;
+  let copies = 0;
   return {
     ...extrasOf(site),
     ...(site.lock === undefined ? {} : { lock: countRenewals(site.lock, requests) }),
+    ...aroundCopies(site, async (_, call, copy) => {
+      const ways = site.copying?.ways ?? [];
+      // Charged as PUTs.
+      requests.put += (ways.find(({ name }) => name === call?.way) ?? ways[0])?.requests ?? 1;
+      const outcome = await copy();
+      if (outcome === "created") copies += 1;
+      return outcome;
+    }),
     name: site.name,
     location: site.location,
     requests,
+    get copies() {
+      return copies;
+    },
     get bytesRead() {
       return bytesRead;
     },

@@ -8,8 +8,9 @@ import type { Clock, Random } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import type { RequestKind } from "./memory-site.ts";
 import { throwIfCancelled } from "./object-key.ts";
-import type { DeleteCall, ObjectHead, ObjectRow, PutCall, Site, SiteCall } from "./site.ts";
-import type { SiteFinding, SiteLock } from "./site.ts";
+import { aroundCopies } from "./site.ts";
+import type { CopyCall, CopyOutcome, DeleteCall, ObjectHead, ObjectRow, PutCall } from "./site.ts";
+import type { Site, SiteCall, SiteCopying, SiteFinding, SiteLock } from "./site.ts";
 
 /** One call, as the hook sees it. */
 export type FaultCall = {
@@ -95,6 +96,7 @@ export class FaultySite implements Site {
   readonly location: string;
   readonly lock?: SiteLock;
   readonly weakness?: string;
+  readonly copying?: SiteCopying;
   /** What was done, in order. */
   readonly injected: InjectedFault[] = [];
   readonly #site: Site;
@@ -117,6 +119,11 @@ export class FaultySite implements Site {
     this.#options = options;
     if (site.lock !== undefined) this.lock = site.lock;
     if (site.weakness !== undefined) this.weakness = site.weakness;
+    const { copying } = aroundCopies(
+      site,
+      async (key, call, copy) => await this.#copy(key, call ?? {}, copy),
+    );
+    if (copying !== undefined) this.copying = copying;
   }
 
   /** Calls so far; the next one has this index. */
@@ -218,6 +225,27 @@ export class FaultySite implements Site {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#site[Symbol.asyncDispose]();
+  }
+
+  /** To a store a copy is a put without a body, and the same happens to it. */
+  async #copy(
+    key: string,
+    options: CopyCall,
+    copy: (call?: CopyCall) => Promise<CopyOutcome>,
+  ): Promise<CopyOutcome> {
+    const index = this.#callCount;
+    return await this.#perform("put", key, options, async (fault) => {
+      if (fault?.fault === "late") {
+        const { signal: _, ...rest } = options;
+        this.#defer(key, fault.calls, async () => await copy(rest));
+        throw this.#timeout(key);
+      }
+      if (fault?.fault === "lost") return "created";
+      const outcome = await copy();
+      if (outcome === "created") this.#putAt.set(key, index);
+      if (fault?.fault === "hidden") this.#hidden.set(key, fault.calls);
+      return outcome;
+    });
   }
 
   /** What all calls but listings have in common. */

@@ -10,7 +10,7 @@
 import type { Clock } from "../base/doors.ts";
 import { Semaphore } from "../base/semaphore.ts";
 import { cancelledBy } from "./object-key.ts";
-import { extrasOf } from "./site.ts";
+import { aroundCopies, extrasOf } from "./site.ts";
 import type { ObjectRow, Site, SiteCall } from "./site.ts";
 
 /** Bytes per second of each direction; one that is left out is not limited. */
@@ -56,6 +56,8 @@ export function limitedSite(
   };
   return {
     ...extrasOf(site),
+    // Rates are those of this node's line, which a copy within the store does not use.
+    ...aroundCopies(site, async (_, call, copy) => await run(call, async () => await copy())),
     name: site.name,
     location: site.location,
     async get(key, call) {

@@ -9,7 +9,7 @@ import { lockEndMs, lockEndText } from "./lock-period.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { cutRange, throwIfCancelled } from "./object-key.ts";
 import type { DeleteCall, LockMode, ObjectHead, ObjectRow, PutCall } from "./site.ts";
-import type { Site, SiteCall, SiteLock } from "./site.ts";
+import type { Site, SiteCall, SiteCopying, SiteLock } from "./site.ts";
 
 /** The kinds of request that a site answers. */
 export type RequestKind = "get" | "put" | "head" | "delete" | "list";
@@ -20,6 +20,9 @@ export type MemoryLock = {
   readonly periodMs: number;
   readonly clock: Clock;
 };
+
+/** Sites in memory between which copies are made: the objects of each, by its name. */
+export type MemoryStore = Map<string, ReadonlyMap<string, Uint8Array>>;
 
 /**
  * A site whose objects are a Map.
@@ -39,6 +42,9 @@ export class MemorySite implements Site {
   /** When the locks of objects end. */
   readonly locks: Map<string, number> = new Map<string, number>();
   readonly lock?: SiteLock;
+  /** Where it belongs to a store. */
+  readonly copying?: SiteCopying;
+  readonly #copies = new Set<string>();
   readonly #clock: Clock | undefined;
 
   /** Sites that share `objects` are two openings of the same store. */
@@ -46,12 +52,15 @@ export class MemorySite implements Site {
     name = "memory",
     objects: Map<string, Uint8Array> = new Map<string, Uint8Array>(),
     lock?: MemoryLock,
+    store?: MemoryStore,
   ) {
     this.name = name;
     this.location = `memory:${name}`;
     this.objects = objects;
     this.#clock = lock?.clock;
     if (lock !== undefined) this.lock = this.#lockOf(lock);
+    store?.set(name, objects);
+    if (store !== undefined) this.copying = this.#copyingWithin(store);
   }
 
   async get(
@@ -68,19 +77,15 @@ export class MemorySite implements Site {
   async put(key: string, bytes: Uint8Array, options: PutCall = {}): Promise<"created" | "exists"> {
     this.#begin("put", key, options);
     assertObjectBody(bytes);
-    if (this.objects.has(key)) return "exists";
-    this.objects.set(key, Uint8Array.from(bytes));
-    const isProbe = key.startsWith("probe/");
-    const untilMs = options.lockUntilMs ?? (isProbe ? 0 : (this.lock?.endMs() ?? 0));
-    if (this.lock !== undefined && untilMs > 0) this.locks.set(key, untilMs);
-    return "created";
+    return this.#create(key, bytes, options);
   }
 
   async head(key: string, options: SiteCall = {}): Promise<ObjectHead | undefined> {
     this.#begin("head", key, options);
     const bytes = this.objects.get(key);
     if (bytes === undefined) return undefined;
-    return { sizeBytes: bytes.length, sha256: sha256Hex(bytes) };
+    const mark = this.#copies.has(key) ? { isCopy: true } : {};
+    return { sizeBytes: bytes.length, sha256: sha256Hex(bytes), ...mark };
   }
 
   async delete(keys: readonly string[], options: DeleteCall = {}): Promise<void> {
@@ -90,7 +95,7 @@ export class MemorySite implements Site {
     for (const key of keys) {
       const untilMs = this.locks.get(key) ?? 0;
       if (untilMs > (this.#clock?.now() ?? Infinity)) this.#tellLocked(key, untilMs, options);
-      else this.objects.delete(key);
+      else this.#remove(key);
     }
   }
 
@@ -129,6 +134,40 @@ export class MemorySite implements Site {
         if (this.objects.has(key) && untilMs >= before) this.locks.set(key, untilMs);
         else
           throw new AppError("refused", `${key} cannot be locked until ${lockEndText(untilMs)}.`);
+      },
+    };
+  }
+
+  #create(key: string, bytes: Uint8Array, options: PutCall): "created" | "exists" {
+    if (this.objects.has(key)) return "exists";
+    this.objects.set(key, Uint8Array.from(bytes));
+    const isProbe = key.startsWith("probe/");
+    const untilMs = options.lockUntilMs ?? (isProbe ? 0 : (this.lock?.endMs() ?? 0));
+    if (this.lock !== undefined && untilMs > 0) this.locks.set(key, untilMs);
+    return "created";
+  }
+
+  #remove(key: string): void {
+    this.objects.delete(key);
+    this.#copies.delete(key);
+  }
+
+  #copyingWithin(store: MemoryStore): SiteCopying {
+    return {
+      place: { store: "memory", root: this.name, addressOf: (key) => `${this.name}/${key}` },
+      ways: [{ name: "copy", requests: 1 }],
+      // The sites of another store have other names.
+      reaches: (source) => store.has(source.root),
+      copyFrom: async (source, fromKey, toKey, call = {}) => {
+        this.#begin("put", toKey, call);
+        assertObjectKey(fromKey);
+        const from = store.get(source.root);
+        if (from === undefined) return "impossible";
+        const bytes = from.get(fromKey);
+        if (bytes === undefined) return "absent";
+        const outcome = this.#create(toKey, bytes, {});
+        if (outcome === "created") this.#copies.add(toKey);
+        return outcome;
       },
     };
   }

@@ -5,7 +5,7 @@
 import type { Random } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { toHex } from "../base/hex.ts";
-import type { Site, SiteCall } from "./site.ts";
+import type { CopyWay, Site, SiteCall, SiteCopying } from "./site.ts";
 
 const PROBE_SIZE_BYTES = 64;
 const WRITERS = 20;
@@ -57,6 +57,64 @@ export async function raceCreateIfAbsent(
     `${site.location} answered none of ${ROUNDS_MAX} races well enough to judge it.`,
     { guidance: "Try again when the store answers all requests.", context: { site: site.name } },
   );
+}
+
+/**
+ * The first of the ways in which a store copies within itself that creates only what is absent, and
+ * creates it whole; undefined if there is none. What is refused is no way; trouble that passes is
+ * thrown. About ten small requests.
+ *
+ * Overwriting would not matter where the bytes are the same; but a source may be damaged that nobody
+ * has looked at yet, and then a good object would be lost. So a way that overwrites is never used.
+ */
+export async function findCopyWay(
+  site: Site,
+  random: Random,
+  options: SiteCall = {},
+): Promise<CopyWay | undefined> {
+  const { copying } = site;
+  if (copying === undefined) return undefined;
+  for (const way of copying.ways) {
+    if (await isSafeWay(site, { copying, way }, random, options)) return way;
+  }
+  return undefined;
+}
+
+async function isSafeWay(
+  site: Site,
+  { copying, way }: { readonly copying: SiteCopying; readonly way: CopyWay },
+  random: Random,
+  options: SiteCall,
+): Promise<boolean> {
+  const [from, taken, free] = [probeKey(random), probeKey(random), probeKey(random)];
+  const first = random.bytes(PROBE_SIZE_BYTES);
+  const second = random.bytes(PROBE_SIZE_BYTES);
+  const call = { ...options, way: way.name };
+  try {
+    await site.put(from, first, options);
+    await site.put(taken, second, options);
+    if ((await copying.copyFrom(copying.place, from, taken, call)) !== "exists") {
+      // A bucket with versions has two now, and a removal takes one.
+      await removeProbe(site, taken);
+      return false;
+    }
+    // Of a copy that is sent twice the first one may have landed.
+    const how = await copying.copyFrom(copying.place, from, free, call);
+    if (how !== "created" && how !== "exists") return false;
+    return (
+      isSame(await site.get(taken, options), second) && isSame(await site.get(free, options), first)
+    );
+  } catch (thrown) {
+    if (thrown instanceof AppError && !thrown.retryable && thrown.kind !== "cancelled")
+      return false;
+    throw thrown;
+  } finally {
+    await removeProbe(site, from, taken, free);
+  }
+}
+
+function isSame(found: Uint8Array | undefined, expected: Uint8Array): boolean {
+  return found !== undefined && Buffer.compare(found, expected) === 0;
 }
 
 /** False if calls failed so that the winner cannot be known. */
@@ -126,9 +184,9 @@ function probeKey(random: Random): string {
 }
 
 /** Credentials that may write and not remove are legitimate, and a probe is a few bytes. */
-async function removeProbe(site: Site, key: string): Promise<void> {
+async function removeProbe(site: Site, ...keys: readonly string[]): Promise<void> {
   try {
-    await site.delete([key]);
+    await site.delete(keys);
   } catch (thrown) {
     if (!(thrown instanceof AppError)) throw thrown;
   }

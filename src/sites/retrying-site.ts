@@ -5,13 +5,14 @@
  * A retried `put` answers `exists` when its own first try had landed and only the answer was lost.
  * That is not told apart here, since only the caller knows what it wrote: content-addressed objects
  * are compared by `head` (size, checksum) and else by `get`; a log slot is read and compared byte
- * for byte (ours: won; another's: lost). After a `put` that still fails the outcome is unknown.
+ * for byte (ours: won; another's: lost). After a `put` that still fails the outcome is unknown. The
+ * same is true of a copy that the store makes.
  */
 import type { Clock, Random } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { retry } from "../base/retry.ts";
 import { cancelledBy } from "./object-key.ts";
-import { extrasOf } from "./site.ts";
+import { aroundCopies, extrasOf } from "./site.ts";
 import type { ObjectRow, Site, SiteCall, SiteLock } from "./site.ts";
 
 /** How often and how long a call is tried. */
@@ -57,6 +58,7 @@ export function retryingSite(site: Site, options: RetryingSiteOptions): Site {
   };
   return {
     ...extrasOf(site),
+    ...aroundCopies(site, async (_, call, copy) => await again(call, async () => await copy())),
     ...(site.lock === undefined ? {} : { lock: lockAgain(site.lock, again) }),
     name: site.name,
     location: site.location,

@@ -13,12 +13,14 @@ import { lockEndMs } from "./lock-period.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { isObjectKey, throwIfCancelled } from "./object-key.ts";
 import { headerOf, isAnswer, S3Bucket } from "./s3-bucket.ts";
+import { COPY_MARK, S3Copying } from "./s3-copying.ts";
+import type { S3KeepHeaders } from "./s3-copying.ts";
 import { s3Failure } from "./s3-error.ts";
 import { inspectBucket } from "./s3-inspect.ts";
 import type { S3SiteOptions } from "./s3-options.ts";
 import { S3Versions } from "./s3-versions.ts";
 import type { DeleteCall, ObjectHead, ObjectRow, PutCall, Site, SiteCall } from "./site.ts";
-import type { SiteFinding, SiteLock } from "./site.ts";
+import type { SiteCopying, SiteFinding, SiteLock } from "./site.ts";
 
 const PAGE_KEY_COUNT = 1000;
 
@@ -49,6 +51,7 @@ class S3Site implements Site {
   readonly location: string;
   readonly lock?: SiteLock;
   readonly weakness?: string;
+  readonly copying?: SiteCopying;
   readonly healed: Set<string> = new Set<string>();
   readonly #bucket: S3Bucket;
   readonly #options: S3SiteOptions;
@@ -63,6 +66,11 @@ class S3Site implements Site {
     if (options.lock !== undefined) this.lock = this.#lockOf(options.lock);
     if (options.unsafeCreate !== undefined) {
       this.weakness = "unsafeCreate: two writers at once overwrite each other's backups";
+    } else {
+      this.copying = new S3Copying(bucket, options, (key) => ({
+        ...this.#lockHeaders(key, {}),
+        ...this.#keepHeaders(key),
+      }));
     }
   }
 
@@ -127,6 +135,7 @@ class S3Site implements Site {
         return {
           sizeBytes: answer.ContentLength ?? 0,
           ...(hash === undefined ? {} : { sha256: hash }),
+          ...(answer.Metadata?.[COPY_MARK] === undefined ? {} : { isCopy: true }),
         };
       } catch (thrown) {
         if (!isAnswer(thrown, 404)) throw thrown;
@@ -243,7 +252,7 @@ class S3Site implements Site {
     };
   }
 
-  #lockHeaders(key: string, { lockUntilMs }: PutCall): Partial<PutObjectCommandInput> {
+  #lockHeaders(key: string, { lockUntilMs }: PutCall): S3KeepHeaders {
     if (this.lock === undefined || lockUntilMs === 0) return {};
     if (lockUntilMs === undefined && key.startsWith(PROBE_PREFIX)) return {};
     const until = new Date(lockUntilMs ?? this.lock.endMs());
@@ -251,7 +260,7 @@ class S3Site implements Site {
   }
 
   /** How the store shall keep it. */
-  #keepHeaders(key: string): Partial<PutObjectCommandInput> {
+  #keepHeaders(key: string): S3KeepHeaders {
     const { sse, kmsKeyId, storageClass = {} } = this.#options;
     const kept = key.startsWith(DATA_PREFIX) ? storageClass.data : storageClass.metadata;
     return {

@@ -11,6 +11,8 @@ export type ObjectHead = {
   readonly sizeBytes: number;
   /** Lower-case hex SHA-256 of the bytes where the store keeps or can compute one cheaply. */
   readonly sha256?: string;
+  /** The store has copied it by itself (`SiteCopying`), so nobody has checked these bytes. */
+  readonly isCopy?: boolean;
 };
 
 /** One row of a listing, in ascending byte order of keys. */
@@ -61,6 +63,54 @@ export type DeleteCall = SiteCall & {
   readonly evenLocked?: boolean;
 };
 
+/** Where a store finds the objects of a site by itself. Never to be shown: it may hold a secret. */
+export type CopyPlace = {
+  /** Equal for sites between which the store can copy: one provider, endpoint and credentials. */
+  readonly store: string;
+  /** Tells places of one store apart. */
+  readonly root: string;
+  /** One object, in the store's own words. */
+  addressOf(key: string): string;
+};
+
+/** One of the requests by which a store may copy an object. */
+export type CopyWay = {
+  readonly name: string;
+  /** How many requests it takes; each is charged as a PUT. */
+  readonly requests: number;
+};
+
+/** `absent`: there is no such source. `impossible`: the store will not do it; read and put instead. */
+export type CopyOutcome = "created" | "exists" | "absent" | "impossible";
+
+/** Options of `copyFrom`. */
+export type CopyCall = SiteCall & {
+  /** One of `ways`; the first unless given. */
+  readonly way?: string;
+};
+
+/**
+ * Copies of immutable objects that a store makes by itself, so that no byte passes through us. As
+ * `put` it creates only what is absent, whole, and under the site's lock, encryption and storage
+ * class; what it copied is as good as the source, which it does not check, so `head` tells it. Whether the store keeps
+ * the condition is for `findCopyWay` (probe.ts) to prove before anything is copied.
+ */
+export interface SiteCopying {
+  /** Where the objects of this site are, as a source of copies to others. */
+  readonly place: CopyPlace;
+  /** The cheapest first; after a proof the one that keeps the condition, or none. */
+  readonly ways: readonly CopyWay[];
+  /** Whether copies from there may work as far as is known. Asks nobody. */
+  reaches(source: CopyPlace): boolean;
+  /** Creates `toKey` here with the bytes of `fromKey` there, unless the key is taken. */
+  copyFrom(
+    source: CopyPlace,
+    fromKey: string,
+    toKey: string,
+    call?: CopyCall,
+  ): Promise<CopyOutcome>;
+}
+
 /** Options of every call: the signal ends the wait, and leaves the store correct. */
 export type SiteCall = { readonly signal?: AbortSignal };
 
@@ -92,6 +142,8 @@ export interface Site {
   list(prefix: string, options?: SiteCall & { readonly after?: string }): AsyncIterable<ObjectRow>;
   /** Where what is created is locked. */
   readonly lock?: SiteLock;
+  /** Where the store can copy objects by itself. */
+  readonly copying?: SiteCopying;
   /** Why two writers must never be here at once, where that is so and was asked for by name. */
   readonly weakness?: string;
   /** Objects that somebody had deleted and that were found again since the site was opened. */
@@ -101,7 +153,7 @@ export interface Site {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** What only some kinds of site have, for whoever wraps one. */
+/** What only some kinds of site have, for whoever wraps one; copies are wrapped by `aroundCopies`. */
 export function extrasOf(site: Site): Pick<Site, "lock" | "weakness" | "healed" | "inspect"> {
   const { lock, weakness, healed } = site;
   return {
@@ -111,6 +163,40 @@ export function extrasOf(site: Site): Pick<Site, "lock" | "weakness" | "healed" 
     ...(healed === undefined ? {} : { healed }),
     inspect: async (options) => (await site.inspect?.(options)) ?? [],
   };
+}
+
+/** The copies of a site with something around each; nothing where it has none. */
+export function aroundCopies(
+  site: Site,
+  around: (
+    toKey: string,
+    call: CopyCall | undefined,
+    copy: (call?: CopyCall) => Promise<CopyOutcome>,
+  ) => Promise<CopyOutcome>,
+): Pick<Site, "copying"> {
+  const { copying } = site;
+  if (copying === undefined) return {};
+  return {
+    copying: {
+      place: copying.place,
+      // They are fewer after a proof.
+      get ways() {
+        return copying.ways;
+      },
+      reaches: (source) => copying.reaches(source),
+      copyFrom: async (source, fromKey, toKey, call) =>
+        await around(
+          toKey,
+          call,
+          async (inner) => await copying.copyFrom(source, fromKey, toKey, inner ?? call),
+        ),
+    },
+  };
+}
+
+/** Whether a store can be asked to copy from one site to another by itself. */
+export function canCopyWithin(from: Pick<Site, "copying">, to: Pick<Site, "copying">): boolean {
+  return from.copying !== undefined && to.copying?.reaches(from.copying.place) === true;
 }
 
 /** Objects are never larger than this: one PUT each, no multipart. */

@@ -122,6 +122,7 @@ export function createFakeNode(): FakeNode {
         isSwitched: false,
         toRole: "mirror",
         isPartial: false,
+        isWithinStore: false,
         backups: [{ id: BACKUP.id, name: BACKUP.name, state: "copy", packs: 3, bytes: 1000 }],
         copies: 1,
         present: 0,

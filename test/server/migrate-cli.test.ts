@@ -14,6 +14,7 @@ const PLAN: MigrationPlan = {
   isSwitched: false,
   toRole: "mirror",
   isPartial: false,
+  isWithinStore: false,
   backups: [{ id: "b", name: "one", state: "forgotten-there", packs: 0, bytes: 0 }],
   copies: 3,
   present: 1,

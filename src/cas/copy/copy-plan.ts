@@ -2,6 +2,7 @@
  * What a copy would do: which backups, packs, bytes and requests. Reads logs and pack lists, and
  * changes nothing. Memory: none that grows; the packs are counted in a temporary table.
  */
+import { canCopyWithin } from "../../sites/site.ts";
 import { getNamedPack } from "../clean/pack-standing.ts";
 import { chooseBackups } from "./copy-backups.ts";
 import { readUses } from "./copy-lists.ts";
@@ -24,6 +25,8 @@ export type CopyPlan = {
   readonly backups: readonly CopyPlanRow[];
   readonly packs: number;
   readonly bytes: number;
+  /** Both sites lie in one store, which copies packs by itself: they are read once, from the copy. */
+  readonly isWithinStore: boolean;
   /** About: retries and what is found to be there are not foreseen. */
   readonly requests: { readonly get: number; readonly put: number; readonly head: number };
 };
@@ -84,10 +87,14 @@ export async function planCopy(
   const packs = backups.reduce((sum, row) => sum + row.packs, 0);
   const bytes = backups.reduce((sum, row) => sum + row.bytes, 0);
   const keeps = Math.floor(bytes / (options.keepEveryBytes ?? KEEP_EVERY_BYTES_DEFAULT));
+  const [source, sink] = [from.repository.site, to.repository.site];
+  const isWithinStore = canCopyWithin(source, sink);
+  const perCopy = isWithinStore ? (sink.copying?.ways[0]?.requests ?? 1) : 1;
+  const reads = readBack ? 2 : 1;
   const requests = {
-    get: (readBack ? 2 : 1) * (packs + copies) + GETS_OF_A_BACKUP * (copies + keeps),
-    put: packs + PUTS_OF_A_BACKUP * copies + PUTS_OF_A_KEEP * keeps,
+    get: (isWithinStore ? 1 : reads) * packs + reads * copies + GETS_OF_A_BACKUP * (copies + keeps),
+    put: perCopy * packs + PUTS_OF_A_BACKUP * copies + PUTS_OF_A_KEEP * keeps,
     head: 0,
   };
-  return { backups, packs, bytes, requests };
+  return { backups, packs, bytes, isWithinStore, requests };
 }

@@ -2,10 +2,18 @@
  * One pack from a site to another, as it is: read, checked whole, put under the birth of the other
  * site's log, and read back if asked. Needs no catalog, so that any node can do it. Memory: the pack,
  * twice while it is read back.
+ *
+ * Where both sites lie in one store, it copies the pack by itself, and the copy is read once and
+ * checked whole, whether that was asked for or not: nobody has looked at the source, and what is
+ * damaged there must not count as brought. That is a third of the bytes where packs are read back,
+ * and half of them otherwise. A copy that is not good leaves the way by reading and sending, which
+ * finds out whose fault it is. It stays under a name that no log knows; so of what is found at a
+ * target, copies are read whole too.
  */
 import { AppError } from "../../base/error.ts";
 import { freeBytes } from "../../base/free-bytes.ts";
 import { mapConcurrent } from "../../base/semaphore.ts";
+import { canCopyWithin } from "../../sites/site.ts";
 import type { Site } from "../../sites/site.ts";
 import { damagedError } from "../format/bytes.ts";
 import type { PackDirectory } from "../format/pack.ts";
@@ -61,6 +69,8 @@ export type TransferOptions = {
 
 type Reader = Pick<Site, "location" | "get">;
 
+type Target = Pick<Site, "name" | "location" | "get" | "put" | "head" | "copying">;
+
 /** A transfer by this process. */
 export function localTransfer(
   from: Site,
@@ -82,8 +92,8 @@ export function localTransfer(
  * with `context.reason` "taken" if the name at `to` has other bytes.
  */
 export async function transferPack(
-  from: Reader,
-  to: Pick<Site, "name" | "location" | "get" | "put" | "head">,
+  from: Reader & Pick<Site, "copying">,
+  to: Target,
   order: PackOrder,
   options: TransferOptions,
 ): Promise<PackArrived> {
@@ -91,6 +101,8 @@ export async function transferPack(
   const { signal } = options;
   const found = order.mayBeThere ? await findThere(to, order, options) : undefined;
   if (found !== undefined) return found;
+  const copied = await copyWithin(from, to, order, options);
+  if (copied !== undefined) return copied;
   const source = { pack, birth: order.fromBirth };
   const { bytes, directoryBytes } = await readPack(from, source, options);
   const key = packKey(pack, toBirth);
@@ -145,30 +157,64 @@ export function checkWholePack(
   return directory;
 }
 
-/**
- * A pack that somebody has sent under this birth. Its directory is read, and a byte more than it may
- * have: so one request shows that it is there, as long as it must be, and the right one.
- */
+/** Has the store copy a pack by itself; undefined if it cannot, or if the copy is not good. */
+async function copyWithin(
+  from: Pick<Site, "copying">,
+  to: Target,
+  order: PackOrder,
+  options: TransferOptions,
+): Promise<PackArrived | undefined> {
+  const { pack, fromBirth, toBirth } = order;
+  const source = from.copying?.place;
+  if (to.copying === undefined || source === undefined || !canCopyWithin(from, to))
+    return undefined;
+  const keys = [packKey(pack, fromBirth), packKey(pack, toBirth)] as const;
+  const outcome = await to.copying.copyFrom(source, ...keys, callOf(options.signal));
+  if (outcome === "absent" || outcome === "impossible") return undefined;
+  const found = await readThere(to, order, { ...options, isWhole: true });
+  return found === undefined ? undefined : { ...found, isSent: outcome === "created" };
+}
+
+/** A pack that lies under this birth already. */
 async function findThere(
+  to: Target,
+  order: PackOrder,
+  options: TransferOptions,
+): Promise<PackArrived | undefined> {
+  if (order.readBack) return await readThere(to, order, { ...options, isWhole: true });
+  if (to.copying === undefined) return await readThere(to, order, { ...options, isWhole: false });
+  const head = await to.head(packKey(order.pack, order.toBirth), callOf(options.signal));
+  if (head === undefined) return undefined;
+  return await readThere(to, order, { ...options, isWhole: head.isCopy === true });
+}
+
+/**
+ * A pack that was sent or copied under this birth. Every byte is read and checked, or only the
+ * directory, and a byte more than it may have: so one request shows that what somebody has checked
+ * before he sent it is there, as long as it must be, and the right one.
+ */
+async function readThere(
   to: Reader,
   order: PackOrder,
-  { sealer, signal }: TransferOptions,
+  { sealer, signal, isWhole }: TransferOptions & { readonly isWhole: boolean },
 ): Promise<PackArrived | undefined> {
   const { pack, toBirth: birth, sizeBytes } = order;
   const key = packKey(pack, birth);
   const { offset, length } = directoryRange(sizeBytes, order.directoryLength);
-  const range = order.readBack ? {} : { offset, length: length + 1 };
+  const range = isWhole ? {} : { offset, length: length + 1 };
   const bytes = await to.get(key, { ...range, ...callOf(signal) });
   if (bytes === undefined) return undefined;
   try {
-    if (bytes.length !== (order.readBack ? sizeBytes : length)) return undefined;
-    const directoryBytes = cutDirectory(bytes, key, sealer);
+    if (bytes.length !== (isWhole ? sizeBytes : length)) return undefined;
+    const directoryBytes = cutDirectory(bytes, key, sealer).slice();
     if (packIdOf(directoryBytes) !== pack) return undefined;
-    if (order.readBack) checkWholePack(bytes, pack, key, sealer);
+    if (isWhole) checkWholePack(bytes, pack, key, sealer);
     return { pack, birth, sizeBytes, directoryBytes, isSent: false };
   } catch (thrown) {
     if (thrown instanceof AppError && thrown.kind === "damaged") return undefined;
     throw thrown;
+  } finally {
+    freeBytes(bytes);
   }
 }
 
