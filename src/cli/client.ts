@@ -66,15 +66,16 @@ export class Client {
     for await (const line of lines) if (!("beat" in line)) yield line;
   }
 
-  /** The answer to a GET as it comes, for what is no JSON. */
+  /** The answer to a GET as it comes, for what is no JSON, with its headers. */
   async download(
     path: string,
     query: URLSearchParams,
     signal: AbortSignal,
-  ): Promise<ReadableStream<Uint8Array>> {
+  ): Promise<{ readonly body: ReadableStream<Uint8Array>; readonly headers: Headers }> {
     const response = await this.#send(`${path}?${query.toString()}`, { method: "GET", signal });
     if (!response.ok || response.body === null) throw await this.#error(response);
-    return response.body;
+    const { body, headers } = response;
+    return { body, headers };
   }
 
   async #json<T>(path: string, init: BunFetchRequestInit): Promise<T> {

@@ -9,7 +9,8 @@ import { getErrnoCode } from "../base/errno.ts";
 import { AppError } from "../base/error.ts";
 import type { BackupArchiveRequest } from "../cas/read/archive-backup.ts";
 import type { ArchiveFormat } from "../cas/read/archive.ts";
-import { printDone } from "./command.ts";
+import { readNotice } from "../server/notice-header.ts";
+import { printDone, sayNotice } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
@@ -55,11 +56,12 @@ export async function exportBackup(
   };
   const copy = async (chunks: AsyncIterable<Uint8Array>): Promise<number> =>
     await copyTo(isStdout ? openStdout() : openFile(output), chunks, run);
-  const sizeBytes = isOffline(run)
+  const { sizeBytes, notice } = isOffline(run)
     ? await exportOffline(run, request, copy)
     : await exportFromServer(run, request, copy);
   if (!isStdout) {
-    return printDone(run, { backup, format, output, sizeBytes }, () => {
+    const answer = { backup, format, output, sizeBytes };
+    return printDone(run, { ...answer, ...(notice === undefined ? {} : { notice }) }, () => {
       return `${output}: ${size(sizeBytes)}`;
     });
   }
@@ -69,15 +71,17 @@ export async function exportBackup(
 
 type Copy = (chunks: AsyncIterable<Uint8Array>) => Promise<number>;
 
+type Exported = { readonly sizeBytes: number; readonly notice?: string | undefined };
+
 async function exportOffline(
   run: CommandRun,
   request: BackupArchiveRequest,
   copy: Copy,
-): Promise<number> {
+): Promise<Exported> {
   const { withOffline } = await import("./offline.ts");
-  return await withOffline(run, async (offline) => {
+  return await withOffline(run, async (offline, { notice }) => {
     const archive = await offline.archive(request);
-    return await copy(archive.bytes());
+    return { sizeBytes: await copy(archive.bytes()), notice };
   });
 }
 
@@ -85,7 +89,7 @@ async function exportFromServer(
   run: CommandRun,
   request: BackupArchiveRequest,
   copy: Copy,
-): Promise<number> {
+): Promise<Exported> {
   const stop = new AbortController();
   const interrupt = (): void => stop.abort(new AppError("cancelled", "Cancelled."));
   process.once("SIGINT", interrupt);
@@ -96,7 +100,10 @@ async function exportFromServer(
     for (const path of request.paths ?? []) query.append("path", path);
     if (request.incomplete === true) query.set("incomplete", "true");
     const path = `/v1/backups/${encodeURIComponent(request.backup ?? "")}/archive`;
-    return await copy(whole(await client.download(path, query, stop.signal), client.url, stop));
+    const { body, headers } = await client.download(path, query, stop.signal);
+    const notice = readNotice(headers);
+    sayNotice(run, { notice });
+    return { sizeBytes: await copy(whole(body, client.url, stop)), notice };
   } finally {
     process.off("SIGINT", interrupt);
   }

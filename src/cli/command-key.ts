@@ -17,7 +17,7 @@ import { mustHaveRecipients } from "../cas/keys/repository-encryption.ts";
 import { rotateKeys } from "../cas/keys/rotate-keys.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { NodeEncryption } from "../cluster/member-config.ts";
-import { primaryElsewhere } from "../cluster/offline.ts";
+import { primaryElsewhere, roleHere } from "../cluster/offline.ts";
 import type { OtherSite } from "../cluster/offline-sites.ts";
 import type { SharedConfig, SiteConfig } from "../server/config.ts";
 import { openSite } from "../server/open-site.ts";
@@ -28,6 +28,7 @@ import { needsFile } from "./command-config.ts";
 import { EXIT } from "./exit-code.ts";
 import { loadEncryption, passphrase } from "./identities.ts";
 import { loadSharedConfig } from "./load-config.ts";
+import type { SiteReader } from "./offline.ts";
 import { OFFLINE_DOORS, openFirst } from "./offline.ts";
 import { renderPairs, renderTable } from "./table.ts";
 
@@ -194,12 +195,17 @@ async function withRepository<T>(
   const folder = mkdtempSync(join(tmpdir(), "astacus-"));
   try {
     await using sites = new AsyncDisposableStack();
-    const all = (how.site === undefined ? config.sites : [how.site]).map((site): OtherSite => ({
+    const connect = async (site: SiteConfig): Promise<Site> =>
+      sites.use((await openSite(site, OFFLINE_DOORS)).site);
+    const all = config.sites.map((site): OtherSite => ({
       name: site.name,
-      open: async () => sites.use((await openSite(site, OFFLINE_DOORS)).site),
+      open: async () => await connect(site),
     }));
     const open = { folder, encryption, readOnly: how.isWriting !== true };
-    using opened = await openFirst(run, all, async (site) => await openKeys(site, open));
+    using opened =
+      how.site === undefined
+        ? (await openFirst(run, all, async (site) => await openKeys(site, open))).reader
+        : await openKeys(await connect(how.site), open);
     return await work({ repository: opened.repository, encryption });
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -210,7 +216,7 @@ async function withRepository<T>(
 async function openKeys(
   site: Site,
   how: { readonly folder: string; readonly encryption: NodeEncryption; readonly readOnly: boolean },
-): Promise<Disposable & { repository: Repository; primaryElsewhere: string | undefined }> {
+): Promise<SiteReader & { readonly repository: Repository }> {
   const own = pathFromText(mkdtempSync(join(how.folder, "site-")));
   const catalog = Catalog.open(OFFLINE_DOORS.databases, joinPath(own, "catalog.sqlite"));
   try {
@@ -219,6 +225,7 @@ async function openKeys(
     const repository = await Repository.open(options);
     return {
       repository,
+      role: roleHere(repository.state),
       primaryElsewhere: primaryElsewhere(repository.state),
       [Symbol.dispose]: () => catalog[Symbol.dispose](),
     };

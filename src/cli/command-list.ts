@@ -3,8 +3,7 @@
  */
 import type { BackupDetail, BackupSummary } from "../cluster/backup-summary.ts";
 import { qualityOf } from "../cluster/backup-quality.ts";
-import type { Offline } from "../cluster/offline.ts";
-import { printDone } from "./command.ts";
+import { printDone, sayNotice } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { isOffline } from "./reader.ts";
@@ -19,7 +18,6 @@ const CLOSED =
 export async function list(run: CommandRun, own: { readonly all?: boolean }): Promise<CommandEnd> {
   const forgotten = own.all === true;
   const answer = await readBackups(run, forgotten);
-  if (answer.notice !== undefined) run.terminal.say(answer.notice);
   for (const warning of answer.warnings ?? []) run.terminal.say(`WARNING: ${warning}`);
   return printDone(run, answer, () => renderList(answer.backups));
 }
@@ -33,12 +31,14 @@ type Answer = {
 async function readBackups(run: CommandRun, forgotten: boolean): Promise<Answer> {
   if (isOffline(run)) {
     const { withOffline } = await import("./offline.ts");
-    const read = (offline: Offline) => Promise.resolve(offline.listBackups({ forgotten }));
-    return { backups: await withOffline(run, read) };
+    return await withOffline(run, async (offline, { notice }) => {
+      const backups = offline.listBackups({ forgotten });
+      return { backups, ...(notice === undefined ? {} : { notice }) };
+    });
   }
   const client = await connect(run);
   const query = { forgotten: forgotten ? true : undefined };
-  return await client.get<Answer>("/v1/backups", query);
+  return sayNotice(run, await client.get<Answer>("/v1/backups", query));
 }
 
 /** Shows one backup. */
@@ -50,10 +50,14 @@ export async function show(run: CommandRun, wanted: string): Promise<CommandEnd>
 async function readBackup(run: CommandRun, wanted: string): Promise<BackupDetail> {
   if (isOffline(run)) {
     const { withOffline } = await import("./offline.ts");
-    return await withOffline(run, async (offline) => await offline.showBackup(wanted));
+    return await withOffline(run, async (offline, { notice }) => {
+      const detail = await offline.showBackup(wanted);
+      return { ...detail, ...(notice === undefined ? {} : { notice }) };
+    });
   }
   const client = await connect(run);
-  return await client.get<BackupDetail>(`/v1/backups/${encodeURIComponent(wanted)}`);
+  const path = `/v1/backups/${encodeURIComponent(wanted)}`;
+  return sayNotice(run, await client.get<BackupDetail>(path));
 }
 
 function renderList(backups: readonly BackupSummary[]): string {

@@ -28,7 +28,7 @@ export async function restoreToFolder(
     });
   }
   const nodes = own.node?.map((name) => mustBePlain(name));
-  return await withOffline(run, async (offline, config) => {
+  return await withOffline(run, async (offline, { config, notice }) => {
     const request = {
       target: pathFromText(own.to),
       ownerPolicy: config.restore.owner,
@@ -37,7 +37,8 @@ export async function restoreToFolder(
       ...(own.path === undefined ? {} : { paths: own.path }),
       ...(own.incomplete === true ? { incomplete: true } : {}),
     };
-    const plan = await offline.planRestoreTo(request);
+    const planned = await offline.planRestoreTo(request);
+    const plan = { ...planned, ...(notice === undefined ? {} : { notice }) };
     if (own.plan === true) {
       print(run, plan, () => renderFolderPlan(plan));
       return plan.refusals.length > 0 ? EXIT.refused : EXIT.done;

@@ -10,7 +10,7 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from "../cluster/restore-operation.ts";
-import { print } from "./command.ts";
+import { print, sayNotice } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import { connect } from "./connect.ts";
 import { EXIT } from "./exit-code.ts";
@@ -40,7 +40,8 @@ export async function restore(run: CommandRun, own: RestoreOptions): Promise<Com
   const identities = await loadIdentities(run);
   let request = { ...requestOf(own), ...(identities.length === 0 ? {} : { identities }) };
   if (own.yes !== true || own.plan === true) {
-    const plan = await client.post<ClusterRestorePlan>("/v1/restores/plan", request);
+    const asked = await client.post<ClusterRestorePlan>("/v1/restores/plan", request);
+    const plan = sayNotice(run, asked);
     const text = (): string => renderClusterPlan(plan);
     const isRefused = plan.refusals.length > 0;
     if (own.plan === true) {

@@ -21,6 +21,15 @@ export function print(run: CommandRun, value: unknown, text: () => string): void
   else run.terminal.print(text());
 }
 
+/** Says why something else than the primary was read, where an answer has such a notice. */
+export function sayNotice<Answer extends { readonly notice?: string | undefined }>(
+  run: CommandRun,
+  answer: Answer,
+): Answer {
+  if (answer.notice !== undefined) run.terminal.say(`NOTICE ${answer.notice}`);
+  return answer;
+}
+
 /** Prints and says that all is well. */
 export function printDone(run: CommandRun, value: unknown, text: () => string): CommandEnd {
   print(run, value, text);

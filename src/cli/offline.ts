@@ -16,6 +16,7 @@ import { mayBeElsewhere } from "../cas/read/failover.ts";
 import { openOffline } from "../cluster/offline.ts";
 import type { Offline } from "../cluster/offline.ts";
 import type { OtherSite } from "../cluster/offline-sites.ts";
+import { notThePrimary } from "../cluster/site-views.ts";
 import type { Site } from "../sites/site.ts";
 import { openSite } from "../server/open-site.ts";
 import type { SharedConfig } from "../server/config.ts";
@@ -31,10 +32,17 @@ export const OFFLINE_DOORS = {
   databases: realDatabases,
 };
 
+/** What a command without a server knows besides. */
+export type OfflineHow = {
+  readonly config: SharedConfig;
+  /** Why it is not the primary that is read. */
+  readonly notice: string | undefined;
+};
+
 /** Runs `work` over the primary site of the file, or the first that answers; Ctrl-C ends it. */
 export async function withOffline<T>(
   run: CommandRun,
-  work: (offline: Offline, config: SharedConfig) => Promise<T>,
+  work: (offline: Offline, how: OfflineHow) => Promise<T>,
 ): Promise<T> {
   const config = loadSharedConfig(run.options.config ?? "");
   const stop = new AbortController();
@@ -57,11 +65,12 @@ export async function withOffline<T>(
       encryption: await loadEncryption(run, config),
       signal: stop.signal,
     };
-    using offline = await openFirst(run, all, async (site, others) => {
+    const { reader, notice } = await openFirst(run, all, async (site, others) => {
       const folder = mkdtempSync(join(tempFolder, "site-"));
       return await openOffline({ ...options, site, others, tempFolder: pathFromText(folder) });
     });
-    return await work(offline, config);
+    using offline = reader;
+    return await work(offline, { config, notice });
   } finally {
     process.off("SIGINT", interrupt);
     rmSync(tempFolder, { recursive: true, force: true });
@@ -69,44 +78,61 @@ export async function withOffline<T>(
 }
 
 /** What reads one site, and knows which is the primary if that is another one. */
-type SiteReader = Disposable & { readonly primaryElsewhere: string | undefined };
+export type SiteReader = Disposable & {
+  readonly role: string;
+  readonly primaryElsewhere: string | undefined;
+};
 
-/** Opens the primary, as the log says, or the first site that answers, and then says so. */
+/**
+ * Opens the primary, as the log says, or the first site that answers. What could not be used is said,
+ * and if it is not the primary that is read, the notice says why.
+ */
 export async function openFirst<Reader extends SiteReader>(
   run: CommandRun,
   sites: readonly OtherSite[],
   open: (site: Site, others: readonly OtherSite[]) => Promise<Reader>,
-): Promise<Reader> {
-  const openOne = async (one: OtherSite): Promise<Reader> =>
-    await open(
-      await one.open(),
-      sites.filter((other) => other !== one),
-    );
-  const failures: AppError[] = [];
-  for (const one of sites) {
+): Promise<{ readonly reader: Reader; readonly notice: string | undefined }> {
+  const failures = new Map<string, AppError>();
+  const tryOne = async (one: OtherSite): Promise<Reader | undefined> => {
     try {
-      const offline = await openOne(one);
-      const name = offline.primaryElsewhere;
-      const primary = sites.find((other) => other.name === name);
-      const isTried = sites.indexOf(one) > sites.findIndex((other) => other === primary);
-      if (primary !== undefined && !isTried) {
-        const better = await openOne(primary).catch((thrown: unknown) => {
-          if (!mayBeElsewhere(thrown)) throw thrown;
-          failures.push(thrown);
-          return undefined;
-        });
-        if (better !== undefined) {
-          offline[Symbol.dispose]();
-          return better;
-        }
-      }
-      for (const { message } of failures) run.terminal.say(`NOTICE ${message}`);
-      if (failures.length > 0) run.terminal.say(`NOTICE This is what site ${one.name} has.`);
-      return offline;
+      const others = sites.filter((other) => other !== one);
+      return await open(await one.open(), others);
     } catch (thrown) {
       if (!mayBeElsewhere(thrown)) throw thrown;
-      failures.push(thrown);
+      failures.set(one.name, thrown);
+      return undefined;
     }
+  };
+  for (const one of sites) {
+    const first = await tryOne(one);
+    if (first === undefined) continue;
+    const primary = sites.find(({ name }) => name === first.primaryElsewhere);
+    const isTried = primary === undefined || failures.has(primary.name);
+    const better = isTried ? undefined : await tryOne(primary);
+    if (better !== undefined) first[Symbol.dispose]();
+    const reader = better ?? first;
+    const notice = noticeOf(reader, one.name, { failures, first: sites[0]?.name });
+    for (const [name, { message }] of failures) {
+      if (notice === undefined) run.terminal.say(`NOTICE Site ${name} does not answer: ${message}`);
+    }
+    if (notice !== undefined) run.terminal.say(`NOTICE ${notice}`);
+    return { reader, notice };
   }
-  throw failures[0] ?? new AppError("config", "The configuration names no site.");
+  const [failure] = failures.values();
+  throw failure ?? new AppError("config", "The configuration names no site.");
+}
+
+/** Undefined if it is the primary that is read, as far as anybody has said which that is. */
+function noticeOf(
+  reader: SiteReader,
+  site: string,
+  how: { readonly failures: ReadonlyMap<string, AppError>; readonly first: string | undefined },
+): string | undefined {
+  const { role } = reader;
+  // Nobody has entered roles yet: the first site is the primary.
+  const isFirst = role === "site" && how.first !== site;
+  const primary = reader.primaryElsewhere ?? (isFirst ? how.first : undefined);
+  if (primary === undefined) return undefined;
+  const why = how.failures.get(primary)?.message ?? "the configuration does not name it.";
+  return notThePrimary(primary, { why, role, site });
 }

@@ -53,6 +53,8 @@ export type BackupDetail = BackupSummary & {
   readonly shares: Manifest["nodes"];
   readonly problems: Manifest["problems"];
   readonly state: Manifest["state"];
+  /** Why it is not the primary that was read. */
+  readonly notice?: string;
   /** Encrypted, and nobody here can open it: what the log says is all there is. */
   readonly closed?: true;
 };

@@ -82,6 +82,8 @@ export type OfflinePlan = {
   };
   readonly volumes: readonly OfflineVolume<RestorePlan>[];
   readonly refusals: readonly string[];
+  /** Why it is not the primary that was read. */
+  readonly notice?: string;
 };
 
 /** What it did. */
@@ -102,6 +104,11 @@ export function primaryElsewhere({
 }: Pick<RepositoryState, "roles" | "siteId">): string | undefined {
   if (roles === undefined || roles.primary === siteId) return undefined;
   return roles.sites.find(({ site }) => site === roles.primary)?.name;
+}
+
+/** What a log calls its own site; `site` where nobody has said what it is. */
+export function roleHere({ roles, siteId }: Pick<RepositoryState, "roles" | "siteId">): string {
+  return roles?.sites.find(({ site }) => site === siteId)?.role ?? "site";
 }
 
 /** Opens the repository of a site for reading. */
@@ -149,6 +156,11 @@ export class Offline implements Disposable {
       faults: this.faults,
       next: others.length === 0 ? undefined : (used) => this.#others.next(used),
     });
+  }
+
+  /** What the site is, as its log says; `site` where nobody has said so. */
+  get role(): string {
+    return roleHere(this.#repository.state);
   }
 
   /** What the log calls the primary, where that is another site. */

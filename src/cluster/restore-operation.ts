@@ -64,6 +64,8 @@ export type ClusterRestorePlan = {
   };
   /** At a rate seen on this node before; undefined until one was. */
   readonly estimateMs?: number;
+  /** Why it is not the primary that was read. */
+  readonly notice?: string;
 };
 
 /** What a restore did. */

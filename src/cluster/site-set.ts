@@ -28,7 +28,7 @@ import { bodyOfRoles, planRoles, rolesNow } from "./site-roles.ts";
 import { SiteSources, slowMsWith } from "./site-sources.ts";
 import type { ReadManifest, SourceHow } from "./site-sources.ts";
 import type { OpenSite, Readable, SeenSite, SitesNow, SiteView } from "./site-views.ts";
-import { byFreshness, nextToRead, viewSites } from "./site-views.ts";
+import { byFreshness, nextToRead, notThePrimary, viewSites } from "./site-views.ts";
 import { raceAbort, within } from "./within.ts";
 
 /** A site that the configuration names. */
@@ -315,13 +315,10 @@ export class SiteSet implements AsyncDisposable {
     const [best] = now.sites.filter(({ open }) => open !== undefined).toSorted(byFreshness);
     if (best?.open === undefined) return undefined;
     const why = view.isConfigured
-      ? (view.error?.message ?? "it was not asked")
-      : `node ${this.#options.node} is not configured for it`;
-    const role = best.role ?? "site";
-    return {
-      site: best.open,
-      notice: `The primary ${view.name} does not answer: ${why} This is what the ${role} ${best.name} has.`,
-    };
+      ? (view.error?.message ?? "it was not asked.")
+      : `node ${this.#options.node} is not configured for it.`;
+    const { name: site, role = "site" } = best;
+    return { site: best.open, notice: notThePrimary(view.name, { why, role, site }) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

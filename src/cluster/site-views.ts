@@ -56,6 +56,14 @@ export type Readable = {
   readonly notice?: string;
 };
 
+/** Why something else than the primary is read; `why` is a sentence. */
+export function notThePrimary(
+  primary: string,
+  { why, role, site }: { readonly why: string; readonly role: string; readonly site: string },
+): string {
+  return `The primary ${primary} does not answer: ${why} This is what the ${role} ${site} has.`;
+}
+
 /** What a look found of a configured site. */
 export type SeenSite = {
   readonly name: string;

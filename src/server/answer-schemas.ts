@@ -168,6 +168,7 @@ export const backupDetailSchema = z.looseObject({
   shares: z.array(z.looseObject({})),
   problems: z.array(z.unknown()),
   state: z.record(z.string(), z.unknown()),
+  notice: z.string().exactOptional(),
 });
 
 /** What a restore would do. */
@@ -182,6 +183,7 @@ export const restorePlanSchema = z.looseObject({
   refusals: z.array(z.string()),
   totals: z.record(z.string(), count),
   estimateMs: count.exactOptional(),
+  notice: z.string().exactOptional(),
 });
 
 /** How the cluster is. */

@@ -49,13 +49,26 @@ function renderRoute(route: Route): Json {
           },
         }),
     responses: {
-      [String(route.status ?? 200)]: { description: "As asked", content },
+      [String(route.status ?? 200)]: {
+        description: "As asked",
+        ...answerHeaders(route.answerHeaders),
+        content,
+      },
       default: {
         description: "An error: what is wrong and what to do",
         content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
       },
     },
   };
+}
+
+function answerHeaders(headers: Route["answerHeaders"]): Json {
+  if (headers === undefined) return {};
+  const rows = Object.entries(headers).map(([name, description]) => [
+    name,
+    { description, required: false, schema: { type: "string" } },
+  ]);
+  return { headers: Object.fromEntries(rows) as Json };
 }
 
 function pathParameters(path: string): Json[] {

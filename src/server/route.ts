@@ -32,6 +32,8 @@ export type Route<Body = unknown, Query = unknown> = {
   readonly query?: z.ZodType<Query>;
   /** What comes back, or the type of content where it is no JSON. */
   readonly answer: z.ZodType | string;
+  /** Headers of the answer that say more than its content, with what they say. */
+  readonly answerHeaders?: Readonly<Record<string, string>>;
   /** 200 unless told. */
   readonly status?: number;
   /** Larger bodies than the configuration's limit, for calls between nodes. */

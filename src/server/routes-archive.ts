@@ -8,6 +8,7 @@ import { toAppError } from "../base/error.ts";
 import type { BackupArchive } from "../cas/read/archive-backup.ts";
 import type { ArchiveFormat } from "../cas/read/archive.ts";
 import { ARCHIVE_FORMATS } from "../cas/read/archive.ts";
+import { NOTICE_HEADER, noticeHeader } from "./notice-header.ts";
 import { defineRoute, mustParse } from "./route.ts";
 import type { Call } from "./route.ts";
 
@@ -40,6 +41,9 @@ export const downloadArchive = defineRoute({
     path: glob.optional(),
   }),
   answer: "application/octet-stream",
+  answerHeaders: {
+    [NOTICE_HEADER]: "Why it is not the primary that is read; percent-encoded UTF-8",
+  },
   run: async (call) => {
     const { context, parameters, query, request } = call;
     call.takeYourTime();
@@ -48,7 +52,8 @@ export const downloadArchive = defineRoute({
     const { searchParams } = new URL(request.url);
     const repeated = { nodes: searchParams.getAll("node"), paths: searchParams.getAll("path") };
     const { nodes, paths } = mustParse(repeatedSchema, repeated, "query");
-    const archive = await context.node().archive(
+    const node = context.node();
+    const archive = await node.archive(
       {
         backup: parameters["backup"] ?? "",
         format: query.format,
@@ -59,6 +64,7 @@ export const downloadArchive = defineRoute({
       signal,
     );
     const headers = {
+      ...noticeHeader(node.notice),
       "content-type": CONTENT_TYPES[query.format],
       "content-disposition": contentDisposition(`${archive.backup.name}.${query.format}`),
       "cache-control": "no-store",

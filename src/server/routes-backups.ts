@@ -14,6 +14,13 @@ export const backupName = z
   // oxlint-disable-next-line no-control-regex -- they are what is excluded
   .regex(/^[^\u0000-\u001f\u007f/]{1,200}$/, "expected 1 to 200 printable characters, no slash");
 
+/** The notice of an answer: why it is not the primary that was read. */
+export function noticeOf({ notice }: { readonly notice: string | undefined }): {
+  readonly notice?: string;
+} {
+  return notice === undefined ? {} : { notice };
+}
+
 /** GET /v1/backups */
 export const listBackups = defineRoute({
   method: "GET",
@@ -25,10 +32,10 @@ export const listBackups = defineRoute({
   run: async ({ context, query, signal }) => {
     const node = context.node();
     const backups = await node.listBackups({ forgotten: query.forgotten, signal });
-    const { notice, warnings } = node;
+    const { warnings } = node;
     return {
       backups,
-      ...(notice === undefined ? {} : { notice }),
+      ...noticeOf(node),
       ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
     };
   },
@@ -41,8 +48,11 @@ export const showBackup = defineRoute({
   summary: "One backup by name or id: its nodes, volumes and problems",
   access: "read",
   answer: backupDetailSchema,
-  run: ({ context, parameters, signal }) =>
-    context.node().showBackup(parameters["backup"] ?? "", signal),
+  run: async ({ context, parameters, signal }) => {
+    const node = context.node();
+    const detail = await node.showBackup(parameters["backup"] ?? "", signal);
+    return { ...detail, ...noticeOf(node) };
+  },
 });
 
 /** POST /v1/backups */

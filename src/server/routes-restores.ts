@@ -4,6 +4,7 @@
 import { z } from "zod";
 import { operationSchema, restorePlanSchema } from "./answer-schemas.ts";
 import { defineRoute } from "./route.ts";
+import { noticeOf } from "./routes-backups.ts";
 
 const nodeName = z.string().min(1).max(64);
 
@@ -28,9 +29,11 @@ export const planRestore = defineRoute({
   access: "read",
   body: restoreBody,
   answer: restorePlanSchema,
-  run: ({ context, body, signal, takeYourTime }) => {
+  run: async ({ context, body, signal, takeYourTime }) => {
     takeYourTime();
-    return context.node().planRestore(body, signal);
+    const node = context.node();
+    const plan = await node.planRestore(body, signal);
+    return { ...plan, ...noticeOf(node) };
   },
 });
 
