@@ -68,7 +68,7 @@ function mustKnow(wanted: readonly string[], { site, sites = [] }: ClusterStatus
   const known = new Set([site.name, ...sites.map(({ name }) => name)]);
   const unknown = wanted.find((name) => !known.has(name));
   if (unknown === undefined) return;
-  throw new AppError("usage", `There is no site ${unknown}.`, {
+  throw new AppError("not-found", `There is no site ${unknown}.`, {
     guidance: `The cluster's sites are ${[...known].join(", ")}.`,
   });
 }

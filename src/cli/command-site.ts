@@ -107,7 +107,7 @@ function choose(
   if (chosen !== undefined) return { config, chosen };
   const names = config.sites.map((each) => each.name);
   const meant = nearest(own.site, names);
-  throw new AppError("usage", `There is no site ${own.site} in ${file}.`, {
+  throw new AppError("not-found", `There is no site ${own.site} in ${file}.`, {
     guidance: meant === undefined ? `Sites: ${names.join(", ")}.` : `Did you mean ${meant}?`,
   });
 }

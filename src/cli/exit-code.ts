@@ -20,10 +20,10 @@ export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 /** The code in a line each, for `--help` and the documentation. */
 export const EXIT_CODES_IN_WORDS = [
   "0    done",
-  "1    failed",
+  "1    failed; also where no backup, site or node has the name that was given",
   "2    wrong usage or wrong configuration",
   "3    the server cannot be reached, or its node is not ready",
-  "4    refused: not allowed, or it needs --yes",
+  "4    refused: not allowed, nothing fits what was asked for, or it needs --yes",
   "5    ended, but incomplete",
   "130  cancelled",
 ].join("\n");

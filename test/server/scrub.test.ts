@@ -130,8 +130,8 @@ test("a site that is not there is wrong usage, whether figures are wanted or a p
   const scrub = async (...words: string[]): Promise<number> =>
     await runCli(["scrub", "--url", server.url.origin, ...words], terminal);
   expect(await scrub("--site", "disk")).toBe(0);
-  expect(await scrub("--site", "nosuch")).toBe(2);
-  expect(await scrub("--now", "--site", "disk", "nosuch")).toBe(2);
+  expect(await scrub("--site", "nosuch")).toBe(1);
+  expect(await scrub("--now", "--site", "disk", "nosuch")).toBe(1);
   expect(said.join("\n")).toContain("There is no site nosuch.");
   expect(fake.operations.list()).toEqual([]);
 });

@@ -72,7 +72,7 @@ describe("site init", () => {
     using folder = temporaryFolder();
     const { run } = twoSites(folder.path);
     const wrong = await run("site", "init", "s3");
-    expect(wrong.code).toBe(2);
+    expect(wrong.code).toBe(1);
     expect(wrong.said).toContain("s1");
   });
 });
