@@ -127,7 +127,19 @@ export async function runMigration(
 /** The new site becomes one that backups reach too, or is held free of them. */
 async function join({ parts, context, sides }: Running, as: "mirror" | "archive"): Promise<void> {
   const how = { as, isEmpty: isEmpty(sides.to) };
-  await enter(parts, context, (roles) => joinRoles(roles, rowsOf(sides), how));
+  await enter(parts, context, (roles, now) => {
+    if (roles !== undefined) return joinRoles(roles, rowsOf(sides), how);
+    // Before anybody has spoken it is the configuration that names the primary, whatever is copied:
+    // of `--undo` where nothing was migrated yet the source is the new site.
+    const from = mustBePrimary(now);
+    return from.id === sides.to.id ? undefined : joinRoles(roles, rowsOf({ ...sides, from }), how);
+  });
+}
+
+function mustBePrimary({ sites }: SitesNow): OpenSite {
+  const view = sites.find(({ role }) => role === "primary");
+  if (view?.open !== undefined) return view.open;
+  throw view?.error ?? new AppError("unavailable", "The primary does not answer.");
 }
 
 function isEmpty({ repository }: OpenSite): boolean {

@@ -10,6 +10,7 @@ import { PLAIN_SEALER } from "../../src/cas/format/seal.ts";
 import { Repository } from "../../src/cas/log/repository.ts";
 import { FaultySite } from "../../src/sites/faulty-site.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
+import { choosePoints, CRASH_LOOP_MS_MAX, describeCount } from "../simulation/chosen-points.ts";
 import { seededRandom } from "../sites/still-clock.ts";
 import type { SmallNode } from "./small-backups.ts";
 import { packsIn } from "./small-backups.ts";
@@ -20,8 +21,8 @@ import { rejectionOf } from "./repository-world.ts";
 import { checkSite, TwoSites } from "./two-sites.ts";
 
 const LOCAL = { concurrency: 1, sealer: PLAIN_SEALER };
-/** All of about 380 were run more than once; ASTACUS_POINTS=n runs n of them. */
-const CRASH_POINT_COUNT = Number(process.env["ASTACUS_POINTS"] ?? 64);
+/** All of them by `bun run crash-points`. */
+const CRASH_POINT_COUNT = 64;
 const NUMBERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
 describe("a copy", () => {
@@ -312,15 +313,23 @@ describe("nothing wrong is committed", () => {
   });
 });
 
-test("a crash anywhere in a copy, and the same once more, leaves every backup at the target", async () => {
-  const calls = await countCopyCalls();
-  const stride = (2 * calls) / CRASH_POINT_COUNT;
-  for (let index = 0; index < CRASH_POINT_COUNT; index++) {
-    const point = Math.floor(index * stride);
-    await crashAt(point >> 1, point % 2 === 0 ? "error-before" : "error-after");
-  }
-  expect(calls).toBeGreaterThan(60);
-}, 600_000);
+test(
+  "a crash anywhere in a copy, and the same once more, leaves every backup at the target",
+  async () => {
+    const started = performance.now();
+    const calls = await countCopyCalls();
+    const all = Array.from({ length: 2 * calls }, (_, index) => index);
+    const points = choosePoints(all, CRASH_POINT_COUNT);
+    for (const point of points) {
+      await crashAt(point >> 1, point % 2 === 0 ? "error-before" : "error-after");
+    }
+    const seconds = ((performance.now() - started) / 1000).toFixed(0);
+    const count = describeCount(points.length, points.length, all.length);
+    console.log(`crash points of a copy: ${count} (calls: site ${calls}) in ${seconds} s`);
+    expect(calls).toBeGreaterThan(60);
+  },
+  CRASH_LOOP_MS_MAX,
+);
 
 /** Two backups and a third that a repack has moved, so that a list is written anew. */
 async function crashWorld(): Promise<{ sites: TwoSites; a: SmallNode }> {

@@ -4,16 +4,15 @@
  * more succeeds, and what is listed restores.
  */
 import { describe, expect, test } from "bun:test";
+import { CRASH_LOOP_MS_MAX } from "./chosen-points.ts";
 import { differences, readTree } from "./cluster-data.ts";
-import { countCalls, crashAt, crashPoints } from "./crash-points.ts";
+import { tryCrashPoints } from "./crash-points.ts";
 import type { CrashScenario, CrashWorld } from "./crash-points.ts";
 import { PRODUCT_ROOT } from "./simulated-node.ts";
 import type { SimulatedProduct } from "./simulated-node.ts";
 
-/** More points than this are thinned out; the count says so. */
-const POINT_COUNT_MAX = 600;
-/** For how long a scenario's points are tried; it prints how far it came. */
-const SCENARIO_MS = Number(process.env["ASTACUS_CRASH_MS"] ?? 6000);
+/** Of each loop; all of them by `bun run crash-points`. */
+const POINT_COUNT = 24;
 
 describe("a crash at any point", () => {
   const scenarios: readonly (readonly [string, CrashScenario])[] = [
@@ -28,29 +27,8 @@ describe("a crash at any point", () => {
   for (const [name, scenario] of scenarios) {
     test(
       `${name} costs nothing but the same command once more`,
-      async () => {
-        const { calls, byDoor } = await countCalls(scenario);
-        const points = crashPoints(calls, POINT_COUNT_MAX);
-        const started = performance.now();
-        let tried = 0;
-        for (const point of shuffled(points)) {
-          if (performance.now() - started > SCENARIO_MS) break;
-          try {
-            await crashAt(scenario, point);
-          } catch (thrown) {
-            throw new Error(`${point.point} call ${point.call}: ${String(thrown)}`, {
-              cause: thrown,
-            });
-          }
-          tried += 1;
-        }
-        const doors = Object.entries(byDoor).map(([door, count]) => `${door} ${count}`);
-        console.log(
-          `crash points ${name}: ${tried}/${points.length} of ${2 * calls} (${doors.join(", ")})`,
-        );
-        expect(tried).toBeGreaterThan(0);
-      },
-      10 * SCENARIO_MS + 60_000,
+      () => tryCrashPoints(name, scenario, POINT_COUNT),
+      CRASH_LOOP_MS_MAX,
     );
   }
 });
@@ -151,15 +129,4 @@ async function checkBackup(world: CrashWorld, id: string): Promise<void> {
 /** The toy's marker and registry are not in a backup, and neither are the roots of volumes. */
 function isBackedUp(path: string): boolean {
   return !/^(registry|running|logs$|snapshots$|filesets$)/.test(path);
-}
-
-/** So that a run that is cut short has still looked everywhere; the same order each time. */
-function shuffled<T>(items: readonly T[]): T[] {
-  const step = items.length > 2 ? coprime(Math.floor(items.length * 0.618), items.length) : 1;
-  return items.map((_, index) => items[(index * step) % items.length]!);
-}
-
-function coprime(near: number, count: number): number {
-  const divides = (a: number, b: number): number => (b === 0 ? a : divides(b, a % b));
-  return divides(near, count) === 1 ? near : coprime(near + 1, count);
 }

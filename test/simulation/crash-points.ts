@@ -1,15 +1,18 @@
 /**
- * Crash points of one operation: counts every call that one node's process makes through its doors,
+ * Crash points of one operation: notes every call that one node's process makes through its doors,
  * then runs the same world again and again, each time with a crash at another call, before or after
- * its effect. The process is started again and the same command given once more.
+ * its effect. The process is started again, and the same command given once more, or another one.
  */
+import type { Random } from "../../src/base/doors.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
+import { seededRandom } from "../sites/still-clock.ts";
+import { choosePoints, describeCount } from "./chosen-points.ts";
 import { changeFiles } from "./cluster-data.ts";
 import { SimulatedCluster } from "./simulated-cluster.ts";
 import type { SimulatedProduct } from "./simulated-node.ts";
 import { PRODUCT_ROOT } from "./simulated-node.ts";
 import type { SimulatedNode } from "./simulated-node.ts";
-import type { DoorName } from "./simulated-process.ts";
+import type { StoreKind } from "./simulated-store.ts";
 
 /** What crashes, and where. */
 export type CrashScenario = {
@@ -17,10 +20,25 @@ export type CrashScenario = {
   readonly nodeCount: number;
   /** The node whose process crashes; the first one coordinates. */
   readonly victim: number;
+  /** Of the first site; objects unless told. */
+  readonly store?: StoreKind;
+  readonly mirrors?: readonly string[];
+  /**
+   * What happens to the victim; a kill unless told. With the power goes what was not synced: on its
+   * disk, in its databases, and in all directories that are sites.
+   */
+  readonly fate?: "kill" | "power cut";
+  /** True for a machine that comes back only after `afterwards`. */
+  readonly staysDown?: boolean;
   /** Brings the world to the point where the operation begins. */
   readonly prepare: (world: CrashWorld) => Promise<void>;
   readonly command: (node: SimulatedNode) => OperationRecord;
-  /** What must hold when the command has been given once more. */
+  /**
+   * What is done after the crash, with the record of the operation if its coordinator lives. Unless
+   * told, the same command once more where it did not end well, and then it must.
+   */
+  readonly afterwards?: (world: CrashWorld, first: OperationRecord | undefined) => Promise<void>;
+  /** What must hold then. */
   readonly check: (world: CrashWorld) => Promise<void>;
 };
 
@@ -31,70 +49,110 @@ export type CrashWorld = {
   readonly victim: SimulatedNode;
 };
 
-/** The calls of an operation, by door. */
-export type CrashCount = {
-  readonly calls: number;
-  readonly byDoor: Readonly<Record<string, number>>;
-};
-
 /** Where to crash: at the call of this number, before or after its effect. */
 export type CrashPoint = { readonly call: number; readonly point: "before" | "after" };
 
-/** How many calls the victim makes while the operation runs undisturbed. */
-export async function countCalls(scenario: CrashScenario): Promise<CrashCount> {
+type Seen = {
+  readonly points: readonly CrashPoint[];
+  readonly byDoor: Readonly<Record<string, number>>;
+};
+
+const FAILURES_SHOWN = 10;
+
+/**
+ * Tries the crash points of a scenario, `usual` of them unless the switch in chosen-points.ts says
+ * more, and prints how many. Throws at the end, naming the points after which something did not hold.
+ */
+export async function tryCrashPoints(
+  name: string,
+  scenario: CrashScenario,
+  usual: number,
+): Promise<void> {
+  const started = performance.now();
+  const { points: all, byDoor } = await listPoints(scenario);
+  const points = choosePoints(all, usual);
+  const failures: string[] = [];
+  for (const point of points) {
+    try {
+      await crashAt(scenario, point);
+    } catch (thrown) {
+      const trace = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+      failures.push(`${point.point} call ${point.call}: ${trace}`);
+    }
+  }
+  const doors = Object.entries(byDoor).map(([door, count]) => `${door} ${count}`);
+  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  const count = describeCount(points.length - failures.length, points.length, all.length);
+  console.log(`crash points ${name}: ${count} (calls: ${doors.join(", ")}) in ${seconds} s`);
+  if (failures.length === 0 && points.length > 0) return;
+  const shown = failures.slice(0, FAILURES_SHOWN).join("\n");
+  throw new Error(`${failures.length} of ${points.length} crash points ${name}:\n${shown}`);
+}
+
+/** What the victim calls while the operation runs undisturbed. */
+async function listPoints(scenario: CrashScenario): Promise<Seen> {
   const world = await openWorld(scenario);
+  const { life } = world.victim;
   const byDoor: Record<string, number> = {};
-  let calls = 0;
-  world.victim.life.hook = (point, door: DoorName) => {
-    if (point === "after") return;
-    calls += 1;
-    byDoor[door] = (byDoor[door] ?? 0) + 1;
+  const points: CrashPoint[] = [];
+  const before = life.callCount;
+  life.hook = (point, door, _, number) => {
+    points.push({ call: number - before, point });
+    if (point === "before") byDoor[door] = (byDoor[door] ?? 0) + 1;
   };
   const started = scenario.command(world.coordinator);
   const record = await world.cluster.end(world.coordinator, started);
   if (record?.state !== "done") throw new Error(`undisturbed: ${JSON.stringify(record?.error)}`);
-  world.victim.life.hook = undefined;
+  life.hook = undefined;
+  await scenario.afterwards?.(world, record);
   await scenario.check(world);
-  return { calls, byDoor };
+  return { points, byDoor };
 }
 
-/** Crashes at one point, starts again, gives the command once more; throws what does not hold. */
-export async function crashAt(scenario: CrashScenario, at: CrashPoint): Promise<void> {
+/** Crashes at one point, starts again, goes on as the scenario says; throws what does not hold. */
+async function crashAt(scenario: CrashScenario, at: CrashPoint): Promise<void> {
   const world = await openWorld(scenario);
   const { cluster, coordinator, victim } = world;
-  let calls = 0;
-  victim.life.hook = (point) => {
-    if (point === "before") calls += 1;
-    if (calls === at.call && point === at.point) victim.kill();
+  const { life } = victim;
+  const before = life.callCount;
+  let isHit = false;
+  life.hook = (point, _, __, number) => {
+    if (number - before !== at.call || point !== at.point) return;
+    isHit = true;
+    crash(scenario, world);
   };
   const started = scenario.command(coordinator);
   const first = await cluster.end(coordinator, started);
-  if (victim.isUp) victim.life.hook = undefined;
+  life.hook = undefined;
+  if (!isHit) throw new Error("the operation never came there");
+  if (scenario.staysDown !== true) await cluster.clock.run(cluster.restart(victim));
+  await (scenario.afterwards ?? onceMore(scenario))(world, first);
   if (!victim.isUp) await cluster.clock.run(cluster.restart(victim));
-  if (first?.state !== "done") {
-    const again = await cluster.end(coordinator, scenario.command(coordinator));
-    if (again?.state !== "done") {
-      throw new Error(`the same command once more: ${JSON.stringify(again?.error)}`);
-    }
-  }
   await scenario.check(world);
   await cluster.heal();
 }
 
-/** All points of so many calls, thinned out evenly to at most `countMax`. */
-export function crashPoints(calls: number, countMax: number): CrashPoint[] {
-  const all = Array.from({ length: calls }, (_, index) => index + 1).flatMap((call) => [
-    { call, point: "before" } as const,
-    { call, point: "after" } as const,
-  ]);
-  if (all.length <= countMax) return all;
-  const stride = all.length / countMax;
-  return Array.from({ length: countMax }, (_, index) => all[Math.floor(index * stride)]!);
+function crash({ fate }: CrashScenario, { cluster, victim }: CrashWorld): void {
+  if (fate !== "power cut") return victim.kill();
+  victim.cutPower(LEAST_LUCK);
+  for (const store of cluster.stores.values()) store.cutPower(undefined);
+}
+
+/** The databases are as they were when the process started. */
+const LEAST_LUCK: Random = Object.assign(seededRandom(1), { fraction: () => 0 });
+
+function onceMore({ command }: CrashScenario): Required<CrashScenario>["afterwards"] {
+  return async ({ cluster, coordinator }, first) => {
+    if (first?.state === "done") return;
+    const again = await cluster.end(coordinator, command(coordinator));
+    if (again?.state === "done") return;
+    throw new Error(`the same command once more: ${JSON.stringify(again?.error)}`);
+  };
 }
 
 async function openWorld(scenario: CrashScenario): Promise<CrashWorld> {
-  const { product, nodeCount } = scenario;
-  const cluster = await SimulatedCluster.create({ seed: 1, nodeCount, product });
+  const { product, nodeCount, store = "objects", mirrors = [] } = scenario;
+  const cluster = await SimulatedCluster.create({ seed: 1, nodeCount, product, store, mirrors });
   for (const node of cluster.nodes) {
     const toy = cluster.toys.get(node.name);
     if (toy === undefined) changeFiles(node.files, PRODUCT_ROOT, cluster.random);
@@ -108,5 +166,7 @@ async function openWorld(scenario: CrashScenario): Promise<CrashWorld> {
     victim: cluster.nodes[scenario.victim]!,
   };
   await scenario.prepare(world);
+  // What programs have written before is not what a power cut is to take.
+  for (const { files } of cluster.nodes) files.syncAll();
   return world;
 }

@@ -24,11 +24,11 @@ type Call = <T>(effect: () => T) => Promise<T>;
 /** Files for `openDirectorySite`. */
 export function memoryDirectory(options: MemoryDirectoryOptions): DirectoryFiles {
   const { files, clock, random, life, latencyMs } = options;
-  const call: Call = async (effect) => {
-    if (!life.isAlive) return await never();
-    await clock.sleep(random.fraction() * latencyMs);
-    return life.isAlive ? asNode(effect) : await never();
-  };
+  const call: Call = (effect) =>
+    life.async("disk", "call", async () => {
+      await clock.sleep(random.fraction() * latencyMs);
+      return life.isAlive ? asNode(effect) : await never();
+    });
   const mustStat = (path: string): FileStat => {
     const stat = files.lstat(path);
     if (stat !== undefined) return stat;

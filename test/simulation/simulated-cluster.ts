@@ -129,12 +129,12 @@ export class SimulatedCluster {
   }
 
   /** Makes another site of the repository; nodes reach it when they start again. */
-  async addSite(name: string): Promise<SimulatedStore> {
+  async addSite(name: string, kind: StoreKind = "objects"): Promise<SimulatedStore> {
     const { clock, random, stores } = this;
-    const { header } = await readHeader(await this.openStore());
-    const store = new SimulatedStore("objects", clock, 1, name);
+    const { header } = await clock.run(readHeader(await this.openStore()));
+    const store = new SimulatedStore(kind, clock, 1, name);
     stores.set(name, store);
-    const site = await store.open();
+    const site = await clock.run(store.open());
     const { repository, chunker } = header;
     const keys = this.#encryption?.keys;
     const how = { doors: { clock, random }, chunker, repository, keys };

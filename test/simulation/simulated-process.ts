@@ -8,11 +8,16 @@ import type { Clock, Databases, FileSystem, Random } from "../../src/base/doors.
 import type { ObjectHead, ObjectRow, Site, SiteCall } from "../../src/sites/site.ts";
 import { never } from "./virtual-clock.ts";
 
-/** Which door a call goes through. */
-export type DoorName = "files" | "databases" | "site" | "network";
+/** Which door a call goes through; `disk` is that of a directory site. */
+export type DoorName = "files" | "databases" | "site" | "disk" | "network";
 
-/** Sees each call; `point` is before or after its effect. */
-export type DoorHook = (point: "before" | "after", door: DoorName, call: string) => void;
+/** Sees each call twice, by its number from 1: before its effect, and after it or its failure. */
+export type DoorHook = (
+  point: "before" | "after",
+  door: DoorName,
+  call: string,
+  number: number,
+) => void;
 
 /** What a call to a door of a dead process throws, where it cannot wait for ever. */
 export class ProcessDied extends Error {
@@ -23,6 +28,7 @@ export class ProcessDied extends Error {
 export class ProcessLife {
   hook: DoorHook | undefined;
   #isAlive = true;
+  #callCount = 0;
   readonly #onDeath: (() => void)[] = [];
 
   get isAlive(): boolean {
@@ -49,31 +55,42 @@ export class ProcessLife {
 
   /** For doors that answer at once. */
   sync<T>(door: DoorName, call: string, effect: () => T): T {
-    this.#see("before", door, call);
-    const result = effect();
-    this.#see("after", door, call);
-    return result;
+    const number = (this.#callCount += 1);
+    this.#see("before", door, call, number);
+    try {
+      return effect();
+    } finally {
+      this.#see("after", door, call, number);
+    }
   }
 
   /** For doors that let us wait. */
   async async<T>(door: DoorName, call: string, effect: () => Promise<T>): Promise<T> {
     if (!this.#isAlive) return never();
-    this.hook?.("before", door, call);
+    const number = (this.#callCount += 1);
+    this.hook?.("before", door, call, number);
     if (!this.#isAlive) return never();
-    let result: T;
     try {
-      result = await effect();
+      const result = await effect();
+      return this.#isAfter(door, call, number) ? result : await never();
     } catch (thrown) {
-      if (!this.#isAlive) return never();
+      if (!this.#isAlive || !this.#isAfter(door, call, number)) return never();
       throw thrown;
     }
-    if (!this.#isAlive) return never();
-    this.hook?.("after", door, call);
-    return this.#isAlive ? result : never();
   }
 
-  #see(point: "before" | "after", door: DoorName, call: string): void {
-    if (this.#isAlive) this.hook?.(point, door, call);
+  #isAfter(door: DoorName, call: string, number: number): boolean {
+    if (this.#isAlive) this.hook?.("after", door, call, number);
+    return this.#isAlive;
+  }
+
+  /** How many calls there were so far. */
+  get callCount(): number {
+    return this.#callCount;
+  }
+
+  #see(point: "before" | "after", door: DoorName, call: string, number: number): void {
+    if (this.#isAlive) this.hook?.(point, door, call, number);
     if (!this.#isAlive) throw new ProcessDied(`${door}: ${call}`);
   }
 }
