@@ -14,13 +14,14 @@ import { AppError } from "../base/error.ts";
 import { sha256Hex } from "../base/hex.ts";
 import { Semaphore } from "../base/semaphore.ts";
 import { openAzureService, type AzureAccount } from "./azure-client.ts";
+import { AZURE_COPY_MARK, azureCopying } from "./azure-copying.ts";
 import { azureError, azureFailure, azurePartError } from "./azure-error.ts";
 import { judgeAzureSettings } from "./azure-inspect.ts";
 import { HttpExchange, readAuthorities } from "./http-exchange.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { isObjectKey, throwIfCancelled } from "./object-key.ts";
 import { parseSitePrefix } from "./site-prefix.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall, SiteFinding } from "./site.ts";
+import type { ObjectHead, ObjectRow, Site, SiteCall, SiteCopying, SiteFinding } from "./site.ts";
 import type { StorePlace } from "./store-error.ts";
 
 /** Where new objects lie: what is read seldom is cheaper to keep and dearer to read. */
@@ -90,6 +91,7 @@ export async function openAzureSite(options: AzureSiteOptions): Promise<Site> {
 class AzureSite implements Site {
   readonly name: string;
   readonly location: string;
+  readonly copying: SiteCopying;
   readonly #prefix: string;
   readonly #container: ContainerClient;
   readonly #tier: AzureAccessTier | undefined;
@@ -106,6 +108,16 @@ class AzureSite implements Site {
     this.#tier = options.accessTier;
     this.#permits = new Semaphore(options.concurrency ?? CONCURRENCY);
     this.#responseFormat = sdk.StorageResponseFormat.Xml;
+    this.copying = azureCopying({
+      sdk,
+      account: options,
+      service,
+      container: this.#container,
+      prefix: this.#prefix,
+      tier: this.#tier,
+      isTaken,
+      call: async (key, call, work) => await this.#call(key, call, work),
+    });
   }
 
   async get(
@@ -162,8 +174,7 @@ class AzureSite implements Site {
         });
         return "created";
       } catch (thrown) {
-        const { code, status } = azureFailure(thrown);
-        if (status === 412 || (status !== undefined && TAKEN.has(code))) return "exists";
+        if (isTaken(thrown)) return "exists";
         throw thrown;
       }
     });
@@ -176,7 +187,12 @@ class AzureSite implements Site {
         const { contentLength = 0, metadata } = await blob.getProperties(abortBy(signal));
         const sha256 = metadata?.["sha256"];
         const isHash = sha256 !== undefined && /^[0-9a-f]{64}$/.test(sha256);
-        return { sizeBytes: contentLength, ...(isHash ? { sha256 } : {}) };
+        const isCopy = metadata?.[AZURE_COPY_MARK] !== undefined;
+        return {
+          sizeBytes: contentLength,
+          ...(isHash ? { sha256 } : {}),
+          ...(isCopy ? { isCopy } : {}),
+        };
       } catch (thrown) {
         if (azureFailure(thrown).code !== "BlobNotFound") throw thrown;
         return undefined;
@@ -336,6 +352,11 @@ class AzureSite implements Site {
       context: { site: this.name, key },
     });
   }
+}
+
+function isTaken(thrown: unknown): boolean {
+  const { code, status } = azureFailure(thrown);
+  return status === 412 || (status !== undefined && TAKEN.has(code));
 }
 
 function abortBy(signal: AbortSignal | undefined): { abortSignal?: AbortSignal } {

@@ -22,7 +22,9 @@ import type { HttpAnswer, HttpRequest } from "./http-exchange.ts";
 import { assertKeyPrefix, assertObjectBody, assertObjectKey } from "./object-key.ts";
 import { isObjectKey, throwIfCancelled } from "./object-key.ts";
 import { parseSitePrefix } from "./site-prefix.ts";
-import type { ObjectHead, ObjectRow, Site, SiteCall, SiteFinding } from "./site.ts";
+import type { CopyCall, CopyOutcome, CopyPlace, ObjectHead, ObjectRow, Site } from "./site.ts";
+import type { SiteCall, SiteCopying, SiteFinding } from "./site.ts";
+import { impossibleCopy } from "./store-error.ts";
 import type { StorePlace } from "./store-error.ts";
 
 /** Where new objects lie: what is read seldom is cheaper to keep and dearer to read. */
@@ -53,6 +55,10 @@ const ENDPOINT = "https://storage.googleapis.com";
 const CONCURRENCY = 16;
 const REQUEST_TIMEOUT_MS = 60_000;
 const PAGE_KEY_COUNT = 1000;
+/** What tells a copy, in its metadata; our SHA-256 is left behind, since nobody has checked it. */
+const COPY_MARK = "astacus-copied";
+/** A rewrite between classes or places may need several requests. */
+const REWRITE_COUNT_MAX = 100;
 
 /**
  * Opens a bucket as a site. Nothing is sent yet: a missing bucket shows at the first call.
@@ -81,6 +87,7 @@ type GcsRequest = Omit<HttpRequest, "headers" | "url"> & {
 class GcsSite implements Site {
   readonly name: string;
   readonly location: string;
+  readonly copying: SiteCopying;
   readonly #options: GcsSiteOptions;
   readonly #prefix: string;
   readonly #endpoint: string;
@@ -98,6 +105,7 @@ class GcsSite implements Site {
     this.#exchange = exchange;
     this.#credentials = credentials;
     this.#permits = new Semaphore(options.concurrency ?? CONCURRENCY);
+    this.copying = this.#copyingOf(options);
   }
 
   async get(
@@ -168,13 +176,14 @@ class GcsSite implements Site {
     if (answer.status === 404) return await this.#absent(key, answer, options);
     const { size, metadata } = this.#parse(answer) as {
       readonly size?: unknown;
-      readonly metadata?: { readonly sha256?: unknown };
+      readonly metadata?: { readonly sha256?: unknown; readonly [COPY_MARK]?: unknown };
     };
     const sizeBytes = Number(size);
     if (!Number.isSafeInteger(sizeBytes)) throw this.#strange();
     const sha256 = metadata?.sha256;
     const isHash = typeof sha256 === "string" && /^[0-9a-f]{64}$/.test(sha256);
-    return { sizeBytes, ...(isHash ? { sha256 } : {}) };
+    const isCopy = metadata?.[COPY_MARK] !== undefined;
+    return { sizeBytes, ...(isHash ? { sha256 } : {}), ...(isCopy ? { isCopy } : {}) };
   }
 
   async delete(keys: readonly string[], options: SiteCall = {}): Promise<void> {
@@ -242,6 +251,72 @@ class GcsSite implements Site {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Connections belong to the runtime, which closes idle ones.
+  }
+
+  #copyingOf({ credentials, credentialsFile, anonymous }: GcsSiteOptions): SiteCopying {
+    const right = credentials === undefined ? [credentialsFile, anonymous] : hashOf(credentials);
+    const store = JSON.stringify(["gcs", this.#endpoint, right]);
+    const root = `/b/${encodeURIComponent(this.#options.bucket)}/o/`;
+    return {
+      place: {
+        store,
+        root: root + this.#prefix,
+        addressOf: (key) => root + encodeURIComponent(this.#prefix + key),
+      },
+      ways: [{ name: "rewrite", requests: 1 }],
+      reaches: (source) => source.store === store,
+      copyFrom: async (source, fromKey, toKey, call = {}) => {
+        assertObjectKey(fromKey);
+        assertObjectKey(toKey);
+        if (source.store !== store) return "impossible";
+        try {
+          return await this.#rewrite(source, fromKey, toKey, call);
+        } catch (thrown) {
+          return impossibleCopy(thrown);
+        }
+      },
+    };
+  }
+
+  async #rewrite(
+    source: CopyPlace,
+    fromKey: string,
+    toKey: string,
+    options: CopyCall,
+  ): Promise<CopyOutcome> {
+    const { storageClass, bucket } = this.#options;
+    const to = `/b/${encodeURIComponent(bucket)}/o/${encodeURIComponent(this.#prefix + toKey)}`;
+    const about = {
+      contentType: "application/octet-stream",
+      metadata: { [COPY_MARK]: "1" },
+      ...(storageClass === undefined ? {} : { storageClass }),
+    };
+    let rewriteToken: string | undefined;
+    for (let count = 1; count <= REWRITE_COUNT_MAX; count += 1) {
+      const request: GcsRequest = {
+        method: "POST",
+        path: `/storage/v1${source.addressOf(fromKey)}/rewriteTo${to}`,
+        query: {
+          ifGenerationMatch: "0",
+          fields: "done,rewriteToken",
+          ...(rewriteToken === undefined ? {} : { rewriteToken }),
+        },
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(about),
+      };
+      const answer = await this.#call(toKey, request, options, [200, 404, 412]);
+      if (answer.status === 412) return "exists";
+      // Or one of the buckets: who reads and puts will hear.
+      if (answer.status === 404) return "absent";
+      const progress = this.#parse(answer) as {
+        readonly done?: unknown;
+        readonly rewriteToken?: unknown;
+      };
+      if (progress.done === true) return "created";
+      if (typeof progress.rewriteToken !== "string") throw this.#strange();
+      rewriteToken = progress.rewriteToken;
+    }
+    throw this.#strange();
   }
 
   async #deleteOne(key: string, options: SiteCall): Promise<void> {
@@ -338,6 +413,11 @@ class GcsSite implements Site {
       context: { site: this.name, key },
     });
   }
+}
+
+/** Tells secrets apart without keeping them. */
+function hashOf(secret: string): string {
+  return sha256Hex(new TextEncoder().encode(secret));
 }
 
 /**

@@ -14,6 +14,7 @@ import { assertObjectKey, throwIfCancelled } from "./object-key.ts";
 import { isAnswer } from "./s3-bucket.ts";
 import type { S3Bucket } from "./s3-bucket.ts";
 import type { S3SiteOptions } from "./s3-options.ts";
+import { impossibleCopy } from "./store-error.ts";
 import type { CopyCall, CopyOutcome, CopyPlace, CopyWay, SiteCopying } from "./site.ts";
 
 /** How an object is to be kept: headers that all requests that create one know. */
@@ -77,13 +78,8 @@ export class S3Copying implements SiteCopying {
       if (call.way === PART.name) return await this.#copyPart(from, toKey, call);
       return await this.#copyWhole(from, toKey, call);
     } catch (thrown) {
-      if (!(thrown instanceof AppError) || thrown.retryable) throw thrown;
-      if (thrown.context["code"] === "NoSuchKey") return "absent";
-      // Reading and writing by ourselves may need other rights, and tells better what is wrong.
-      if (["permission", "refused", "not-found", "config"].includes(thrown.kind)) {
-        return "impossible";
-      }
-      throw thrown;
+      if (thrown instanceof AppError && thrown.context["code"] === "NoSuchKey") return "absent";
+      return impossibleCopy(thrown);
     }
   }
 

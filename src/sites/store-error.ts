@@ -134,6 +134,23 @@ export function storeError(
   );
 }
 
+/**
+ * What becomes of a copy that a store will not make: reading and putting may need other rights, and
+ * tells better what is wrong. Throws again what passes, or would stop a put too.
+ */
+export function impossibleCopy(thrown: unknown): "impossible" {
+  const isRefusal = thrown instanceof AppError && COPY_REFUSALS.has(thrown.kind);
+  if (isRefusal && !thrown.retryable) return "impossible";
+  throw thrown;
+}
+
+const COPY_REFUSALS: ReadonlySet<ErrorKind> = new Set([
+  "permission",
+  "refused",
+  "not-found",
+  "config",
+]);
+
 /** True for codes of the runtime: no answer came. */
 export function isNetworkCode(code: string): boolean {
   return NETWORK_CODES[code] !== undefined;

@@ -30,15 +30,19 @@ if ("missing" in server) {
 }
 
 function againstEmulator(real: RealAzure): void {
-  siteContract("an Azure site on the vendor's emulator", async () => {
-    const open = async (): Promise<Site> => await openReal(real, { prefix: "contract" });
-    const site = await open();
-    return {
-      site,
-      reopen: open,
-      [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
-    };
-  });
+  siteContract(
+    "an Azure site on the vendor's emulator",
+    async () => {
+      const open = async (): Promise<Site> => await openReal(real, { prefix: "contract" });
+      const site = await open();
+      return {
+        site,
+        reopen: open,
+        [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
+      };
+    },
+    { copies: true },
+  );
 
   describe("an Azure site on the vendor's emulator", () => {
     test("says permission for a wrong key", async () => {

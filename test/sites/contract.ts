@@ -5,8 +5,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sha256Hex } from "../../src/base/hex.ts";
 import { AppError } from "../../src/base/error.ts";
 import { realRandom } from "../../src/base/random.ts";
+import { guardedSite } from "../../src/sites/guarded-site.ts";
 import { probeCreateIfAbsent, raceCreateIfAbsent } from "../../src/sites/probe.ts";
-import type { Site, SiteCall } from "../../src/sites/site.ts";
+import type { Site, SiteCall, SiteCopying } from "../../src/sites/site.ts";
 
 /** One opened site of an empty store, and how to open the same store again. */
 export type OpenedSite = {
@@ -17,8 +18,18 @@ export type OpenedSite = {
 
 const SLOW_MS = 60_000;
 
+/** What a kind can, besides what all can. */
+export type KindOfSite = {
+  /** Its store copies objects by itself, and keeps the condition. */
+  readonly copies?: boolean;
+};
+
 /** Runs the contract against one kind; all its tests share one store, each under its own prefix. */
-export function siteContract(name: string, open: () => Promise<OpenedSite>): void {
+export function siteContract(
+  name: string,
+  open: () => Promise<OpenedSite>,
+  { copies = false }: KindOfSite = {},
+): void {
   describe(`the contract of ${name}`, () => {
     let opened: OpenedSite;
     let site: Site;
@@ -32,6 +43,7 @@ export function siteContract(name: string, open: () => Promise<OpenedSite>): voi
     reading(() => site);
     listing(() => site);
     removing(() => site);
+    copying(() => site, copies);
 
     test("what was put is there after opening the store again", async () => {
       await site.put("reopen/a", text("kept"));
@@ -255,6 +267,77 @@ function removing(site: () => Site): void {
   });
 }
 
+/** Requirements "by the store" are those of kinds that copy; the others must say that they do not. */
+function copying(site: () => Site, copies: boolean): void {
+  // As operations use it, with the way that was proved.
+  let proved: SiteCopying | undefined;
+  const copy = async (fromKey: string, toKey: string, call?: SiteCall): Promise<string> => {
+    proved ??= guardedSite(site(), realRandom).copying!;
+    return await proved.copyFrom(site().copying!.place, fromKey, toKey, call);
+  };
+  if (!copies) {
+    test("a copy that is not safe by the store is not made", async () => {
+      await site().put("copy/a", text("one"));
+      const place = site().copying?.place;
+      const guarded = guardedSite(site(), realRandom).copying;
+      if (place === undefined) expect(guarded).toBeUndefined();
+      else expect(await guarded?.copyFrom(place, "copy/a", "copy/b")).toBe("impossible");
+      expect(await site().head("copy/b")).toBeUndefined();
+    });
+    return;
+  }
+
+  test(
+    "a copy by the store is whole, tells that it is one, and is as good as its source",
+    async () => {
+      const bytes = realRandom.bytes(16 * 1024 * 1024);
+      const hash = sha256Hex(bytes);
+      await site().put("pack/copied-from", bytes, { sha256: hash });
+      expect(await copy("pack/copied-from", "pack/copied-to")).toBe("created");
+      expect(sha256Hex((await site().get("pack/copied-to"))!)).toBe(hash);
+      const head = await site().head("pack/copied-to");
+      expect(head).toMatchObject({ sizeBytes: bytes.length, isCopy: true });
+      expect([undefined, hash]).toContain(head?.sha256);
+      expect((await site().head("pack/copied-from"))?.isCopy).toBeUndefined();
+    },
+    SLOW_MS,
+  );
+
+  test("a copy by the store overwrites nothing, neither another object nor a copy", async () => {
+    await site().put("copy/from", text("one"));
+    await site().put("copy/other", text("two"));
+    await site().put("copy/taken", text("three"));
+    expect(await copy("copy/from", "copy/taken")).toBe("exists");
+    expect(await site().get("copy/taken")).toEqual(text("three"));
+    expect(await copy("copy/from", "copy/to")).toBe("created");
+    expect(await copy("copy/other", "copy/to")).toBe("exists");
+    expect(await site().get("copy/to")).toEqual(text("one"));
+    expect(await site().put("copy/to", text("four"))).toBe("exists");
+  });
+
+  test("a copy by the store of what is absent is told, and creates nothing", async () => {
+    expect(await copy("copy/never", "copy/nothing")).toBe("absent");
+    expect(await site().head("copy/nothing")).toBeUndefined();
+  });
+
+  test("of ten racing copies by the store exactly one creates", async () => {
+    const names = Array.from({ length: 10 }, (_, index) => `copy/racer-${index}`);
+    for (const name of names) await site().put(name, text(name));
+    const outcomes = await Promise.all(
+      names.map(async (name) => await again(async () => await copy(name, "copy/race"))),
+    );
+    expect(outcomes.filter((outcome) => outcome === "created")).toHaveLength(1);
+    expect(await site().get("copy/race")).toEqual(text(names[outcomes.indexOf("created")]!));
+  });
+
+  test("a cancelled copy by the store fails as such and creates nothing", async () => {
+    await site().put("copy/cancelled-from", text("x"));
+    const error = await thrownBy(copy("copy/cancelled-from", "copy/c", { signal: aborted() }));
+    expect(error).toHaveProperty("kind", "cancelled");
+    expect(await site().head("copy/c")).toBeUndefined();
+  });
+}
+
 /** All keys of a prefix. */
 export async function keysOf(
   site: Site,
@@ -281,11 +364,15 @@ export function text(value: string): Uint8Array {
   return new TextEncoder().encode(value);
 }
 
-/** A real server may ask racing writers to come again: that is no outcome yet. */
 async function putAgain(site: Site, key: string, body: Uint8Array): Promise<"created" | "exists"> {
+  return await again(async () => await site.put(key, body));
+}
+
+/** A real server may ask racing writers to come again: that is no outcome yet. */
+async function again<T>(work: () => Promise<T>): Promise<T> {
   for (let tryCount = 1; ; tryCount += 1) {
     try {
-      return await site.put(key, body);
+      return await work();
     } catch (thrown) {
       if (!(thrown instanceof AppError && thrown.retryable) || tryCount >= 10) throw thrown;
     }

@@ -13,6 +13,7 @@ import { AppError } from "../../src/base/error.ts";
 import { sha256Hex } from "../../src/base/hex.ts";
 import { realRandom } from "../../src/base/random.ts";
 import { openGcsSite, type GcsSiteOptions } from "../../src/sites/gcs-site.ts";
+import { guardedSite } from "../../src/sites/guarded-site.ts";
 import { probeCreateIfAbsent, raceCreateIfAbsent } from "../../src/sites/probe.ts";
 import { openS3Site } from "../../src/sites/s3-site.ts";
 import type { Site } from "../../src/sites/site.ts";
@@ -62,6 +63,40 @@ function againstServer(real: RealGcs): void {
       const error = await thrownBy(probeCreateIfAbsent(site, realRandom));
       expect(error).toHaveProperty("kind", "refused");
       expect(front.conditions()).toEqual(["*", "*"]);
+    });
+
+    test("copies by rewrites where the condition is kept, in the class that is configured", async () => {
+      await using front = conditionalFront(real);
+      await using from = await openReal(real, { endpoint: front.origin, prefix: "rewrite/from" });
+      await using to = await openReal(real, {
+        endpoint: front.origin,
+        prefix: "rewrite/to",
+        storageClass: "NEARLINE",
+      });
+      const guarded = guardedSite(to, realRandom);
+      const copy = async (fromKey: string, toKey: string): Promise<string> =>
+        await guarded.copying!.copyFrom(from.copying!.place, fromKey, toKey);
+      await from.put("a", text("one"));
+      await from.put("b", text("two"));
+      expect(await copy("a", "c")).toBe("created");
+      expect(await copy("b", "c")).toBe("exists");
+      expect(await copy("never", "d")).toBe("absent");
+      expect(await to.get("c")).toEqual(text("one"));
+      // Our checksum does not go with it: nobody has looked at these bytes.
+      expect(await to.head("c")).toEqual({ sizeBytes: 3, isCopy: true });
+      expect(await to.head("d")).toBeUndefined();
+      expect(front.classes()).toContain("NEARLINE");
+    });
+
+    test("copies nothing by a server that ignores the condition of rewrites, as this one does", async () => {
+      await using site = await openReal(real, { prefix: "careless" });
+      const guarded = guardedSite(site, realRandom);
+      await site.put("a", text("one"));
+      await site.put("b", text("two"));
+      expect(await site.copying!.copyFrom(site.copying!.place, "a", "b")).toBe("created");
+      expect(await guarded.copying!.copyFrom(site.copying!.place, "a", "c")).toBe("impossible");
+      expect(await site.head("c")).toBeUndefined();
+      expect(await keysOf(site, "probe/")).toEqual([]);
     });
 
     test("names a bucket that is missing, whatever is read", async () => {
@@ -366,6 +401,35 @@ function alteringProxy(real: RealGcs, before: string, after: string) {
     origin: proxy.url.origin,
     alteredCount: () => count,
     [Symbol.asyncDispose]: async () => await proxy.stop(true),
+  };
+}
+
+/** Keeps the condition of rewrites, as Google does and this server does not. */
+function conditionalFront(real: RealGcs) {
+  const classes: unknown[] = [];
+  const front = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: async (request) => {
+      const { pathname, search, searchParams } = new URL(request.url);
+      const { method, headers } = request;
+      const sent = method === "GET" ? null : await request.bytes();
+      const target = /\/rewriteTo(\/b\/.*)$/.exec(pathname)?.[1];
+      if (target !== undefined) {
+        expect(searchParams.get("ifGenerationMatch")).toBe("0");
+        const there = await fetch(`${real.endpoint}/storage/v1${target}`);
+        await there.arrayBuffer();
+        if (there.ok) return errorAnswer(412, "conditionNotMet");
+        const about = JSON.parse(Buffer.from(sent ?? []).toString()) as { storageClass?: string };
+        classes.push(about.storageClass);
+      }
+      return await fetch(`${real.endpoint}${pathname}${search}`, { method, headers, body: sent });
+    },
+  });
+  return {
+    origin: front.url.origin,
+    classes: () => classes,
+    [Symbol.asyncDispose]: async () => await front.stop(true),
   };
 }
 

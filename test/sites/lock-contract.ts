@@ -6,6 +6,7 @@ import { until } from "../../scripts/real/server-process.ts";
 import { AppError } from "../../src/base/error.ts";
 import { realRandom } from "../../src/base/random.ts";
 import { proveLock } from "../../src/sites/certify.ts";
+import { guardedSite } from "../../src/sites/guarded-site.ts";
 import { retryingSite } from "../../src/sites/retrying-site.ts";
 import { realClock } from "../../src/base/clock.ts";
 import type { Site } from "../../src/sites/site.ts";
@@ -66,6 +67,22 @@ export function lockContract(name: string, open: () => Promise<Site>): void {
       expect(await locked("lock/e")).toBe(end + LOCK_PERIOD_MS);
       expect(await thrownBy(site.lock!.lockUntil("lock/e", end))).toBeInstanceOf(AppError);
       expect(await locked("lock/e")).toBe(end + LOCK_PERIOD_MS);
+    });
+
+    test("a copy by the store is locked as what is sent, and stays", async () => {
+      const guarded = guardedSite(site, realRandom);
+      await site.put("pack/lock-from", text("f"), { lockUntilMs: 0 });
+      const before = site.lock!.endMs();
+      const place = site.copying!.place;
+      expect(await guarded.copying!.copyFrom(place, "pack/lock-from", "pack/lock-to")).toBe(
+        "created",
+      );
+      expect([before, site.lock!.endMs()]).toContain((await locked("pack/lock-to"))!);
+      let isKept = false;
+      await site.delete(["pack/lock-to"], { onLocked: () => (isKept = true) });
+      expect(isKept).toBe(true);
+      expect(await site.get("pack/lock-to")).toEqual(text("f"));
+      expect(await keysOf(site, "probe/")).toEqual(await keysOf(site, "probe/canary-"));
     });
 
     test("what has no lock, or is absent, has no end of one", async () => {

@@ -34,20 +34,25 @@ const WRAPPERS: Readonly<Record<string, (site: Site) => Site>> = {
 };
 
 for (const [name, wrap] of Object.entries(WRAPPERS)) {
-  siteContract(name, async () => {
-    const objects = new Map<string, Uint8Array>();
-    const site = wrap(new MemorySite("memory", objects));
-    return {
-      site,
-      reopen: async () => wrap(new MemorySite("memory", objects)),
-      [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
-    };
-  });
+  const objects = new Map<string, Uint8Array>();
+  const open = (): Site => wrap(new MemorySite("memory", objects, undefined, new Map()));
+  siteContract(
+    name,
+    async () => {
+      const site = open();
+      return {
+        site,
+        reopen: async () => open(),
+        [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
+      };
+    },
+    { copies: true },
+  );
 }
 
 lockContract("a site in memory", async () => {
   const lock = { mode: "governance", periodMs: LOCK_PERIOD_MS, clock: realClock } as const;
-  return countRequests(new MemorySite("locked", new Map<string, Uint8Array>(), lock));
+  return countRequests(new MemorySite("locked", new Map<string, Uint8Array>(), lock, new Map()));
 });
 
 describe("a site in memory", () => {

@@ -27,16 +27,20 @@ function againstRealServer(real: RealS3): void {
   const make = real.make.split(" ")[0] ?? "";
   // The other transport is ours alone: one server tells enough of it.
   for (const transport of make === "MinIO" ? (["node"] as const) : (["node", "fetch"] as const)) {
-    siteContract(`an S3 site on ${make} over ${transport}`, async () => {
-      const options = { prefix: `contract/${transport}`, transport };
-      const open = async (): Promise<Site> => await openReal(real, options);
-      const site = await open();
-      return {
-        site,
-        reopen: open,
-        [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
-      };
-    });
+    siteContract(
+      `an S3 site on ${make} over ${transport}`,
+      async () => {
+        const options = { prefix: `contract/${transport}`, transport };
+        const open = async (): Promise<Site> => await openReal(real, options);
+        const site = await open();
+        return {
+          site,
+          reopen: open,
+          [Symbol.asyncDispose]: async () => await site[Symbol.asyncDispose](),
+        };
+      },
+      { copies: true },
+    );
   }
 
   describe(`an S3 site on ${make}`, () => {
