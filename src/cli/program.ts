@@ -96,7 +96,11 @@ function addRestore(program: Command, act: Acting): void {
     .description("restore the cluster, some nodes, some files; or files to a folder (--to)")
     .option("--backup <name>", "name or id; the newest complete one if left out")
     .option("--node <from[=to]>", "only this node's share, onto node TO; may be repeated", gather)
-    .option("--path <glob>", "only files that match; may be repeated", gather)
+    .option(
+      "--path <glob>",
+      "only files that match; may be repeated; refused if nothing does",
+      gather,
+    )
     .option("--to <dir>", "into DIR/NODE/VOLUME instead; needs -c FILE and no server")
     .option("--plan", "show what it would do, and do nothing")
     .option("--yes", "do not ask")
@@ -114,7 +118,11 @@ function addRestore(program: Command, act: Acting): void {
       ]),
     )
     .option("--node <name>", "only this node's share; may be repeated", gather)
-    .option("--path <glob>", "only files that match; may be repeated", gather)
+    .option(
+      "--path <glob>",
+      "only files that match; may be repeated; refused if nothing does",
+      gather,
+    )
     .option("--incomplete", "take a backup that is marked incomplete")
     .action(act(async () => (await import("./command-export.ts")).exportBackup));
 }

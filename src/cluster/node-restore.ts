@@ -54,6 +54,7 @@ export async function planOnNode(
       bytesToWrite: plan.bytesToWrite,
       bytesToFetch: plan.bytesToFetch,
       directories: plan.directories,
+      links: plan.symlinks + plan.hardlinks,
       extraFiles: plan.extraFiles,
       extraSample: plan.extraSample.map(textFromPath),
       extraRemoved: target.extra === "remove" && request.paths.length === 0,

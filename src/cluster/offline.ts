@@ -19,6 +19,7 @@ import type { Manifest } from "../cas/format/manifest.ts";
 import type { NodeEncryption } from "./member-config.ts";
 import { Repository } from "../cas/log/repository.ts";
 import type { OpenLanes } from "../cas/read/restore-lanes.ts";
+import { nothingMatches } from "../cas/read/file-filter.ts";
 import { planVolumeRestore, runVolumeRestore } from "../cas/read/restore.ts";
 import type { RestorePlan, RestoreResult } from "../cas/read/restore-options.ts";
 import type { RetentionPolicy } from "../cas/clean/retention.ts";
@@ -229,6 +230,12 @@ export class Offline implements Disposable {
     const refusals = volumes.flatMap((volume) =>
       volume.outcome.refusals.map((refusal) => `${volume.node}/${volume.volume}: ${refusal}`),
     );
+    const { paths = [] } = request;
+    const isNothing = volumes.every(({ outcome }) => {
+      const { files, directories, symlinks, hardlinks } = outcome;
+      return files + directories + symlinks + hardlinks === 0;
+    });
+    if (paths.length > 0 && isNothing) refusals.push(nothingMatches(paths));
     return { backup, volumes, refusals };
   }
 

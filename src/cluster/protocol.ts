@@ -166,6 +166,7 @@ export const volumePlanSchema = z.strictObject({
   bytesToWrite: z.number(),
   bytesToFetch: z.number(),
   directories: z.number(),
+  links: z.number(),
   extraFiles: z.number(),
   extraSample: z.array(z.string()),
   extraRemoved: z.boolean(),

@@ -7,6 +7,7 @@ import { AppError, toAppError } from "../base/error.ts";
 import { pinBackup, dropPin } from "../cas/clean/backup-marks.ts";
 import type { Manifest } from "../cas/format/manifest.ts";
 import type { BackupRecord } from "../cas/log/state.ts";
+import { nothingMatches } from "../cas/read/file-filter.ts";
 import { findBackup } from "../cas/log/find-backup.ts";
 import type { Json, RestoreChoice } from "../products/product.ts";
 import { ClusterSession } from "./cluster-session.ts";
@@ -138,7 +139,10 @@ export async function planRestore(
       degraded: backup.degraded === true,
     },
     nodes,
-    refusals: nodes.flatMap((node) => node.refusals.map((refusal) => `${node.to}: ${refusal}`)),
+    refusals: [
+      ...nodes.flatMap((node) => node.refusals.map((refusal) => `${node.to}: ${refusal}`)),
+      ...(matchesNothing(nodes, restore.paths) ? [nothingMatches(restore.paths)] : []),
+    ],
     totals: {
       files: add((volume) => volume.files),
       bytes: add((volume) => volume.bytes),
@@ -149,6 +153,16 @@ export async function planRestore(
       extraFiles: add((volume) => volume.extraFiles),
     },
   };
+}
+
+/** True if no node that is asked has anything of what was chosen; not as long as one has not said. */
+function matchesNothing(nodes: ClusterRestorePlan["nodes"], paths: readonly string[]): boolean {
+  if (paths.length === 0) return false;
+  return nodes.every(
+    ({ volumes, refusals }) =>
+      (volumes.length > 0 || refusals.length === 0) &&
+      volumes.every(({ files, directories, links }) => files + directories + links === 0),
+  );
 }
 
 /** Restores; throws before any byte moves if the plan has refusals. */

@@ -28,6 +28,12 @@ export function compileFilter(globs: readonly string[] | undefined): PathFilter 
   return (path) => isIncluded(path) && !isExcluded(path);
 }
 
+/** Why a restore is refused whose globs match nothing in all that it would look at. */
+export function nothingMatches(globs: readonly string[]): string {
+  const shown = globs.map((glob) => `\`${glob}\``).join(", ");
+  return `nothing in the backup matches ${shown}; globs are relative to the root of a volume`;
+}
+
 /** Matches a path by itself or by a directory above it. */
 function matcher(globs: readonly string[]): PathFilter {
   const matches = picomatch(globs.map(normalized), { dot: true, nonegate: true });
