@@ -76,7 +76,9 @@ export async function runMigration(
   if (plan.refusals.length > 0) {
     throw new AppError("refused", `The migration was refused: ${plan.refusals.join(" ")}`, {
       guidance:
-        "Add the site to the configuration of all nodes and reload them; then run it again.",
+        plan.copies + plan.present === 0 && plan.isPartial
+          ? "Choose others with --since or --backups. Nothing was changed."
+          : "Add the site to the configuration of all nodes and reload them; then run it again.",
       context: { reason: "plan-refused" },
     });
   }

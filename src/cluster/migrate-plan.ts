@@ -143,8 +143,26 @@ export async function planMigration(
     ...(timeMs > 0 ? { timeMs } : {}),
     ...(locks === undefined ? {} : { locks }),
     nodes: nodes.map(({ node }) => node),
-    refusals: switches ? nodes.flatMap(({ refusal }) => refusal ?? []) : [],
+    refusals: [
+      ...nothingChosen(request, copy, sides),
+      ...(switches ? nodes.flatMap(({ refusal }) => refusal ?? []) : []),
+    ],
   };
+}
+
+/** A choice that leaves the new site with no backup at all is a slip: a date of next year, say. */
+function nothingChosen(
+  request: MigrateRequest,
+  { backups }: CopyPlan,
+  { from, to }: MigrationSides,
+): string[] {
+  if (!isPartial(request)) return [];
+  if (backups.some(({ state }) => state !== "forgotten-there")) return [];
+  if (backups.length > 0) {
+    return [`0 backups: all that were chosen were forgotten at ${to.name}, and stay so.`];
+  }
+  const since = request.since === undefined ? "" : ` that ended at ${request.since} or later`;
+  return [`0 backups: of those chosen ${from.name} has none${since}.`];
 }
 
 /** Opens both sites; with `undo` they change places. Nothing is written to either. */
