@@ -19,13 +19,13 @@ export type MemoryDirectoryOptions = {
   readonly latencyMs: number;
 };
 
-type Call = <T>(effect: () => T) => Promise<T>;
+type Call = <T>(name: string, effect: () => T) => Promise<T>;
 
 /** Files for `openDirectorySite`. */
 export function memoryDirectory(options: MemoryDirectoryOptions): DirectoryFiles {
   const { files, clock, random, life, latencyMs } = options;
-  const call: Call = (effect) =>
-    life.async("disk", "call", async () => {
+  const call: Call = (name, effect) =>
+    life.async("disk", name, async () => {
       await clock.sleep(random.fraction() * latencyMs);
       return life.isAlive ? asNode(effect) : await never();
     });
@@ -36,20 +36,21 @@ export function memoryDirectory(options: MemoryDirectoryOptions): DirectoryFiles
     throw new Error(`${path} is there after all`);
   };
   const calls = {
-    link: (existing: string, created: string) => call(() => files.link(existing, created)),
-    lstat: (path: string, how?: StatHow) => call(() => statsOf(mustStat(path), how)),
-    stat: (path: string, how?: StatHow) => call(() => statsOf(mustStat(path), how)),
+    link: (existing: string, created: string) => call("link", () => files.link(existing, created)),
+    lstat: (path: string, how?: StatHow) => call("lstat", () => statsOf(mustStat(path), how)),
+    stat: (path: string, how?: StatHow) => call("stat", () => statsOf(mustStat(path), how)),
     mkdir: (path: string, how: { readonly mode: number }) =>
-      call(() => files.makeDirectory(path, how.mode)),
+      call("mkdir", () => files.makeDirectory(path, how.mode)),
     open: (path: string, how: "r" | "wx") =>
-      call(() => handleOf(files, path, { call, isNew: how === "wx" })),
+      call(`open-${how}`, () => handleOf(files, path, { call, isNew: how === "wx" })),
     readdir: (path: string, how?: { readonly withFileTypes: boolean }) =>
-      call(() => {
+      call("readdir", () => {
         const names = files.readDirectory(path);
         return how === undefined ? names : names.map((name) => entryOf(files, path, name));
       }),
-    statfs: (path: string) => call(() => ({ bavail: files.space(path).freeBytes, bsize: 1 })),
-    unlink: (path: string) => call(() => files.unlink(path)),
+    statfs: (path: string) =>
+      call("statfs", () => ({ bavail: files.space(path).freeBytes, bsize: 1 })),
+    unlink: (path: string) => call("unlink", () => files.unlink(path)),
   };
   // The overloads of node:fs/promises are many; a directory site uses these shapes of them.
   return calls as unknown as DirectoryFiles;
@@ -76,18 +77,18 @@ function handleOf(
   const handle = files.open(path, how.isNew ? "create" : "r");
   const isDirectory = files.stat(handle).type === "directory";
   return {
-    stat: () => call(() => statsOf(files.stat(handle))),
-    sync: () => call(() => (isDirectory ? files.syncDirectory(path) : files.sync(handle))),
+    stat: () => call("stat", () => statsOf(files.stat(handle))),
+    sync: () => call("sync", () => (isDirectory ? files.syncDirectory(path) : files.sync(handle))),
     write: (bytes: Uint8Array, offset: number, length: number, position: number) =>
-      call(() => {
+      call("write", () => {
         files.write(handle, bytes.subarray(offset, offset + length), position);
         return { bytesWritten: length };
       }),
     read: (target: Uint8Array, offset: number, length: number, position: number) =>
-      call(() => ({
+      call("read", () => ({
         bytesRead: files.read(handle, target.subarray(offset, offset + length), position),
       })),
-    close: () => call(() => files.close(handle)),
+    close: () => call("close", () => files.close(handle)),
   };
 }
 

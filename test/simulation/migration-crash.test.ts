@@ -37,7 +37,6 @@ const LOOPS: readonly (readonly [string, Loop])[] = [
     "of its coordinator for good, then the same by another node",
     { request: FORWARD, nodeCount: 2, staysDown: true, afterwards: byAnother },
   ],
-  ["alone by a power cut, then the same once more", { request: FORWARD, fate: "power cut" }],
   [
     "between directories by a power cut, then the same once more",
     { request: FORWARD, fate: "power cut", store: "directory" },
@@ -45,7 +44,6 @@ const LOOPS: readonly (readonly [string, Loop])[] = [
   ["alone, then back", { request: FORWARD, afterwards: back, primary: OLD }],
   ["alone, then a backup and the same once more", { request: FORWARD, afterwards: backUpFirst }],
   ["that goes back, then the same once more", { request: BACK }],
-  ["that goes back, by a power cut, then the same once more", { request: BACK, fate: "power cut" }],
   [
     "that goes back between directories, by a power cut, then the same once more",
     { request: BACK, fate: "power cut", store: "directory" },
