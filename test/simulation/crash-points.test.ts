@@ -12,7 +12,7 @@ import { PRODUCT_ROOT } from "./simulated-node.ts";
 import type { SimulatedProduct } from "./simulated-node.ts";
 
 /** Of each loop; all of them by `bun run crash-points`. */
-const POINT_COUNT = 24;
+const POINT_COUNT = 16;
 
 describe("a crash at any point", () => {
   const scenarios: readonly (readonly [string, CrashScenario])[] = [

@@ -13,7 +13,7 @@ import { BACK, FORWARD, MigrationWorld, NEW, OLD } from "./migration-world.ts";
 import type { SimulatedCluster } from "./simulated-cluster.ts";
 
 /** Of each loop; all of them by `bun run crash-points`. */
-const POINT_COUNT = 16;
+const POINT_COUNT = 12;
 
 /** What an operator does after the crash; what ends well has changed the primary as it says. */
 type Afterwards = (world: MigrationWorld, request: MigrateRequest) => Promise<void>;

@@ -18,7 +18,7 @@ import type { SimulatedNode } from "./simulated-node.ts";
 import { PRODUCT_ROOT } from "./simulated-node.ts";
 
 /** Of each loop; all of them by `bun run crash-points`. */
-const POINT_COUNT = 10;
+const POINT_COUNT = 6;
 /** What did not answer is asked again by then. */
 const SILENCE_MS = 60_000;
 
