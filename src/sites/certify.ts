@@ -1,13 +1,13 @@
 /**
  * What `site check` asks of a store before it may hold backups: creation only where nothing is (twice
  * in a row, and by many at once), reading of parts, sizes and checksums, listing after a put, removal,
- * locks that hold, and what the store says of its own settings. A step that fails throws `refused`
+ * copies by the store itself, locks that hold, and what the store says of its own settings. A step that fails throws `refused`
  * with what it means; what an operator should know besides is a finding.
  */
 import type { Random } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import { sha256Hex, toHex } from "../base/hex.ts";
-import { probeCreateIfAbsent, raceCreateIfAbsent } from "./probe.ts";
+import { findCopyWay, probeCreateIfAbsent, raceCreateIfAbsent } from "./probe.ts";
 import type { Site, SiteFinding } from "./site.ts";
 
 /** One thing that is tried. */
@@ -42,6 +42,9 @@ export function listCertificationSteps(site: Site, random: Random): Certificatio
         }
       : { name: "one writer at a time", run: async () => [{ level: "warning", what: weakness }] },
     { name: "write, read, list, remove", run: async () => await tryRoundTrip(site, random) },
+    ...(site.copying === undefined
+      ? []
+      : [{ name: "copies by the store", run: async () => await tryCopies(site, random) }]),
     ...(site.lock === undefined
       ? []
       : [{ name: "lock", run: async () => await nothing(proveLock(site, random)) }]),
@@ -109,6 +112,17 @@ async function tryRoundTrip(site: Site, random: Random): Promise<readonly SiteFi
   }
   if (hasChecksum) return [{ level: "ok", what: "the store keeps SHA-256 checksums" }];
   return [{ level: "ok", what: "the store keeps no SHA-256; what was sent twice is read back" }];
+}
+
+/** Nobody needs such copies; but it is good to know why a migration takes longer than it might. */
+async function tryCopies(site: Site, random: Random): Promise<readonly SiteFinding[]> {
+  const isSafe = (await findCopyWay(site, random)) !== undefined;
+  const [way] = site.copying?.ways ?? [];
+  if (isSafe && way !== undefined) {
+    return [{ level: "ok", what: `the store copies objects by itself (${way.name})` }];
+  }
+  const what = "the store's own copies might overwrite: between its sites nodes read and send";
+  return [{ level: "ok", what }];
 }
 
 /** What the store says of itself; the first thing that forbids a repository is an error. */

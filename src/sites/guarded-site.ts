@@ -83,7 +83,7 @@ function guardedCopying(
       await prove();
       const way = await findWay();
       if (way === undefined) return "impossible";
-      const outcome = await copying.copyFrom(source, fromKey, toKey, { way: way.name, ...call });
+      const outcome = await copying.copyFrom(source, fromKey, toKey, { ...call, way: way.name });
       if (outcome === "impossible") refused.add(source.root);
       return outcome;
     },
