@@ -368,5 +368,8 @@ async function collect(body: NodeJS.ReadableStream | undefined): Promise<Uint8Ar
   const parts: Uint8Array[] = [];
   for await (const part of body ?? []) parts.push(part as unknown as Uint8Array);
   const [first] = parts;
-  return parts.length === 1 && first !== undefined ? first : Buffer.concat(parts);
+  const { buffer, byteOffset, length } =
+    parts.length === 1 && first !== undefined ? first : Buffer.concat(parts);
+  // No Buffer, whose slices are views: who keeps one would keep the whole, or lose it.
+  return new Uint8Array(buffer, byteOffset, length);
 }

@@ -113,7 +113,7 @@ export async function transferPack(
     freeBytes(back);
   }
   const arrived = { pack, birth: toBirth, sizeBytes: bytes.length, isSent };
-  const kept = { ...arrived, directoryBytes: directoryBytes.slice() };
+  const kept = { ...arrived, directoryBytes: new Uint8Array(directoryBytes) };
   // The collector sees small objects, and would let the packs pile up behind them. A store that said
   // "exists" may have said so before it took all bytes.
   if (isSent) freeBytes(bytes);
@@ -206,7 +206,7 @@ async function readThere(
   if (bytes === undefined) return undefined;
   try {
     if (bytes.length !== (isWhole ? sizeBytes : length)) return undefined;
-    const directoryBytes = cutDirectory(bytes, key, sealer).slice();
+    const directoryBytes = new Uint8Array(cutDirectory(bytes, key, sealer));
     if (packIdOf(directoryBytes) !== pack) return undefined;
     if (isWhole) checkWholePack(bytes, pack, key, sealer);
     return { pack, birth, sizeBytes, directoryBytes, isSent: false };
