@@ -4,6 +4,7 @@
 import { AppError } from "../base/error.ts";
 import type { OperationRecord } from "../cluster/operations.ts";
 import type { ClusterStatus } from "../cluster/status.ts";
+import type { Applied } from "../server/server-context.ts";
 import { print, printDone } from "./command.ts";
 import type { CommandEnd, CommandRun } from "./command.ts";
 import type { Client } from "./client.ts";
@@ -34,12 +35,23 @@ export async function cancel(run: CommandRun, wanted: string): Promise<CommandEn
   return printDone(run, record, () => `${record.kind} ${record.id} is being cancelled`);
 }
 
-/** Has the server read its file again. */
+/** Has the server read its file again. Ends with 3 if its node is not ready with it. */
 export async function reload(run: CommandRun): Promise<CommandEnd> {
   const client = await connect(run);
-  const answer = await client.post<{ hash: string }>("/v1/config/reload");
-  return printDone(run, answer, () => "The configuration was read again.");
+  const answer = await client.post<Applied & { readonly hash: string }>("/v1/config/reload");
+  const { node, reason = "", guidance } = answer;
+  print(run, answer, () => RELOADED[node]);
+  if (node !== "open") run.terminal.say(reason);
+  if (guidance !== undefined) run.terminal.say(`  ${guidance}`);
+  return node === "open" || node === "busy" ? EXIT.done : EXIT.unreachable;
 }
+
+const RELOADED: Readonly<Record<Applied["node"], string>> = {
+  open: "The configuration was read again, and the node works with it.",
+  busy: "The configuration was read again; the node takes it over when what runs now has ended.",
+  opening: "The configuration was read again; the node is still being opened with it.",
+  failed: "The configuration was read again, and the node cannot be opened with it; it tries on.",
+};
 
 /** Compares the file on the server's disk with what it has read. */
 export async function checkReload(

@@ -206,7 +206,9 @@ function addOperations(program: Command, act: Acting): void {
     .action(act(async () => (await import("./command-status.ts")).cancel));
   program
     .command("reload")
-    .description("have the server read its configuration again")
+    .description(
+      "have the server read its configuration again, and wait until its node works with it",
+    )
     .action(act(async () => (await import("./command-status.ts")).reload));
   program
     .command("check-reload")

@@ -23,6 +23,8 @@ import { VERSION } from "./version.ts";
 
 /** SIGTERM to end; systemd sends SIGKILL much later. */
 const STOP_MS_MAX = 9_000;
+/** How long whoever asks for a reload is kept waiting for the node. */
+const RELOAD_WAIT_MS = 30_000;
 
 /** Runs until a signal ends it. `loadConfig` reads the file anew each time. */
 export async function runServer(loadConfig: () => Config): Promise<void> {
@@ -168,6 +170,7 @@ function createContext(parts: {
       mustGetRuntime().apply(config);
       log.info("the configuration was read again", { hash: config.hash });
     },
+    whenApplied: async () => await mustGetRuntime().whenApplied(RELOAD_WAIT_MS),
     hashOnDisk: async () => sha256Hex(readFileSync(current().fileName)),
   };
 }

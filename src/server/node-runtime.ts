@@ -11,7 +11,7 @@ import type { OpenNode } from "./compose.ts";
 import type { Config } from "./config.ts";
 import type { Log } from "./log.ts";
 import type { BackupFigures } from "./metrics.ts";
-import type { Readiness } from "./server-context.ts";
+import type { Applied, Readiness } from "./server-context.ts";
 
 /** Between two tries to open the repository. */
 const RETRY_MS = 3_000;
@@ -35,6 +35,10 @@ export class NodeRuntime implements AsyncDisposable {
   #node: OpenNode | undefined;
   #reason = new AppError("unavailable", "The node is starting.");
   #changed = Promise.withResolvers<void>();
+  /** Resolved and renewed after each step of the loop. */
+  #step = Promise.withResolvers<void>();
+  /** What the newest configuration met last; undefined while nothing is known. */
+  #met: { readonly config: Config; readonly applied: Applied } | undefined;
   readonly #loop: Promise<void>;
 
   constructor(config: Config, options: NodeRuntimeOptions) {
@@ -88,9 +92,32 @@ export class NodeRuntime implements AsyncDisposable {
     this.#changed.resolve();
   }
 
+  /** What becomes of the configuration that was taken last; waited for so long at most. */
+  async whenApplied(waitMs: number): Promise<Applied> {
+    const config = this.#config;
+    const enough = new AbortController();
+    const late = this.#options.clock.sleep(waitMs, enough.signal).then(
+      () => true,
+      () => true,
+    );
+    try {
+      for (;;) {
+        if (this.#met?.config === config) return this.#met.applied;
+        // A newer one has taken its place, or the server ends.
+        if (this.#config !== config || this.#stopped.signal.aborted) break;
+        const isLate = await Promise.race([late, this.#step.promise.then(() => false)]);
+        if (isLate) break;
+      }
+    } finally {
+      enough.abort();
+    }
+    return { node: "opening", reason: this.#reason.message };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped.abort();
     this.#changed.resolve();
+    this.#step.resolve();
     await this.#loop;
     const node = this.#node;
     this.#node = undefined;
@@ -104,6 +131,8 @@ export class NodeRuntime implements AsyncDisposable {
       const isNew = this.#config !== this.#applied;
       if (this.#node === undefined) await this.#tryToOpen();
       else if (isNew) await this.#closeWhenIdle(this.#node);
+      this.#step.resolve();
+      this.#step = Promise.withResolvers<void>();
       if (signal.aborted) return;
       if (this.#config === this.#applied && this.#node !== undefined) await this.#change();
       else if (this.#node !== undefined) await this.#pause(IDLE_CHECK_MS);
@@ -127,6 +156,7 @@ export class NodeRuntime implements AsyncDisposable {
     this.#applied = config;
     try {
       this.#node = await open(config, this.#stopped.signal);
+      this.#met = { config, applied: { node: "open" } };
       const { member } = this.#node;
       log.info("the node is ready", {
         cluster: config.cluster,
@@ -140,16 +170,30 @@ export class NodeRuntime implements AsyncDisposable {
       // The same trouble again is not news.
       if (error.message !== this.#reason.message) log.warn("the node is not ready", { error });
       this.#reason = error;
+      const { message: reason, guidance } = error;
+      const why = guidance === undefined ? { reason } : { reason, guidance };
+      this.#met = { config, applied: { node: "failed", ...why } };
     }
   }
 
   /** Closes the node so that it is opened anew, unless it works, for itself or for another node. */
   async #closeWhenIdle(node: OpenNode): Promise<void> {
-    if (node.member.operations.running().length > 0) return;
-    if (await this.#isLeased(node)) return;
+    const config = this.#config;
+    const busy = await this.#whyBusy(node);
+    if (busy !== undefined) {
+      this.#met = { config, applied: { node: "busy", reason: busy } };
+      return;
+    }
     this.#node = undefined;
     this.#reason = new AppError("unavailable", "The node is being opened with its new settings.");
     await node[Symbol.asyncDispose]();
+  }
+
+  /** Why a node is not to be closed now. */
+  async #whyBusy(node: OpenNode): Promise<string | undefined> {
+    const [running] = node.member.operations.running();
+    if (running !== undefined) return `A ${running.kind} runs (operation ${running.id}).`;
+    return (await this.#isLeased(node)) ? "Another node has leased it." : undefined;
   }
 
   async #isLeased(node: OpenNode): Promise<boolean> {

@@ -60,12 +60,20 @@ export const getMetrics = defineRoute({
 export const reloadConfig = defineRoute({
   method: "POST",
   path: "/v1/config/reload",
-  summary: "Reads the configuration file again, as SIGHUP does; a wrong one changes nothing",
+  summary:
+    "Reads the configuration file again, as SIGHUP does, and waits up to 30 s until the node works " +
+    "with it; a wrong one changes nothing",
   access: "admin",
   body: z.strictObject({}),
-  answer: z.strictObject({ hash: z.string() }),
-  run: async ({ context }) => {
+  answer: z.strictObject({
+    hash: z.string(),
+    node: z.enum(["open", "busy", "opening", "failed"]),
+    reason: z.string().exactOptional(),
+    guidance: z.string().exactOptional(),
+  }),
+  run: async ({ context, takeYourTime }) => {
+    takeYourTime();
     await context.reload();
-    return { hash: context.config().hash };
+    return { hash: context.config().hash, ...(await context.whenApplied()) };
   },
 });

@@ -41,6 +41,18 @@ export type Readiness =
   | { readonly ready: true }
   | { readonly ready: false; readonly reason: string; readonly guidance?: string };
 
+/** What became of a configuration that was taken. */
+export type Applied = {
+  /**
+   * `open`: the node works with it. `busy`: it will, when what runs now has ended. `opening`: it still
+   * waited when nobody waited any longer. `failed`: it cannot be opened with it, and tries on.
+   */
+  readonly node: "open" | "busy" | "opening" | "failed";
+  /** Why it is not open. */
+  readonly reason?: string;
+  readonly guidance?: string;
+};
+
 /** Everything that a route may use. */
 export type ServerContext = {
   readonly version: string;
@@ -55,6 +67,8 @@ export type ServerContext = {
   readonly metrics: () => Promise<string>;
   /** Reads the configuration again; throws ConfigProblems and keeps the old one if it is wrong. */
   readonly reload: () => Promise<void>;
+  /** Waits a while for the node to work with the configuration that was read last. */
+  readonly whenApplied: () => Promise<Applied>;
   /** SHA-256 of the configuration file as it lies on the disk. */
   readonly hashOnDisk: () => Promise<string>;
 };

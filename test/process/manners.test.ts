@@ -203,6 +203,10 @@ describe("a server", () => {
       expect(await cluster.at("a", "list")).toMatchObject({ code: 4 });
       await cluster.untilReady("a");
       expect(await runAstacus(["backup", "-c", cluster.config])).toMatchObject({ code: 0 });
+      // Who asks for it is answered when the node works again, and not before.
+      const waited = await cluster.at("a", "reload", "--json", "-c", cluster.config);
+      expect(JSON.parse(waited.stdout)).toMatchObject({ node: "open" });
+      expect(await cluster.at("a", "list", "-c", cluster.config)).toMatchObject({ code: 0 });
     },
     TIMEOUT_MS,
   );

@@ -273,6 +273,7 @@ export function createTestServer(
     start: (begin) => begin(fake.api),
     metrics: async () => await metrics.render(),
     reload: async () => {},
+    whenApplied: async () => ({ node: "open" }),
     hashOnDisk: async () => config.hash,
   };
   const app = createApp(context);
