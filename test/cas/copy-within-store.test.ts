@@ -181,4 +181,53 @@ describe("between two sites of one store", () => {
       expect(await sites.checkOther()).toBe(1);
     });
   }
+
+  for (const how of ["error-before", "error-after"] as const) {
+    test(`a crash at any copy, ${how === "error-before" ? "before" : "after"} its effect, and the same once more brings all`, async () => {
+      let copies = 0;
+      for (let at = 0; at === 0 || at < copies; at += 1) {
+        using sites = await TwoSites.create();
+        const { a, to } = await oneStore(sites);
+        await sites.world.backup(a, NUMBERS);
+        copies = [...a.repository.index.packs()].length;
+        const target = crashingAt(to, { at, how, world: sites.world });
+        const end = await caught(sites.copy(a, await sites.openOther(target), { concurrency: 1 }));
+        expect(String(end)).toContain("crash");
+        expect(await sites.checkOther()).toBe(0);
+        await sites.copy(a, await sites.openOther(to));
+        expect(packsOf(to.sent)).toEqual([]);
+        expect(await sites.checkOther()).toBe(1);
+      }
+      expect(copies).toBeGreaterThan(2);
+    });
+  }
 });
+
+/** A site that dies at the copy of one pack. */
+function crashingAt(
+  site: Site,
+  {
+    at,
+    how,
+    world,
+  }: {
+    readonly at: number;
+    readonly how: "error-before" | "error-after";
+    readonly world: TwoSites["world"];
+  },
+): Site {
+  let calls = 0;
+  let isDead = false;
+  return new FaultySite(site, {
+    random: seededRandom(1),
+    clock: world.clock,
+    fault: ({ kind, key }) => {
+      const error = new Error("crash");
+      if (isDead) return { fault: "error-before", error };
+      if (kind !== "put" || !key.startsWith("pack/")) return undefined;
+      isDead = calls === at;
+      calls += 1;
+      return isDead ? { fault: how, error } : undefined;
+    },
+  });
+}
