@@ -78,6 +78,29 @@ function againstRealServer(real: RealS3): void {
       expect(await site.get("b")).toEqual(text("two"));
     });
 
+    test("are asked to be kept as what is sent: in its class, and encrypted by the store", async () => {
+      await using line = await meddleWith(real);
+      const asked: (string | undefined)[][] = [];
+      line.meddle = ({ method, url, headers }) => {
+        const isCreation = method === "PUT" ? !url.includes("partNumber") : url.includes("uploads");
+        const kept = ["x-amz-storage-class", "x-amz-server-side-encryption"];
+        if (isCreation) asked.push(kept.map((name) => headers[name] as string | undefined));
+        return undefined;
+      };
+      // Only one of them has a key for it.
+      const sse = real.make.startsWith("MinIO") ? ({ sse: "AES256" } as const) : {};
+      const storageClass = { data: "STANDARD" };
+      await using site = await openReal(line.real, { prefix: "kept", storageClass, ...sse });
+      await site.put("pack/a", text("one"));
+      const { place, ways } = site.copying!;
+      for (const { name } of ways) {
+        const how = await site.copying!.copyFrom(place, "pack/a", `pack/${name}`, { way: name });
+        expect(how).toBe("created");
+      }
+      expect(asked).toEqual(Array.from({ length: 3 }, () => ["STANDARD", sse.sse]));
+      expect(await site.get("pack/UploadPartCopy")).toEqual(text("one"));
+    });
+
     test("are not tried between other endpoints or credentials, and refusals are told as such", async () => {
       await using site = await openReal(real, { prefix: "apart" });
       await using stranger = await openReal(real, { accessKeyId: "nobody" });
