@@ -10,13 +10,13 @@ import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import { detailOf } from "./backup-summary.ts";
 import type { MemberConfig } from "./member-config.ts";
 import { lockWarning } from "./site-locks.ts";
-import type { SiteSet } from "./site-set.ts";
+import type { LookOptions, SiteSet } from "./site-set.ts";
 import type { SiteStatus } from "./site-status.ts";
 import { statusOfSites } from "./site-status.ts";
 import type { OpenSite, SitesNow } from "./site-views.ts";
 
-/** How often a reader asks the logs for news. */
-export const LOOK_INTERVAL_MS = 1_000;
+/** How often a reader asks the logs for news, also those of sites that have failed lately. */
+export const LOOK_OF_A_PERSON: LookOptions = { maxAgeMs: 1_000, asksAgain: true };
 
 const NOTHING_SEEN: SitesNow = { roles: undefined, sites: [] };
 
@@ -86,7 +86,7 @@ export class BackupReader {
 
   /** Where a backup is read: at the primary, or at another site that lists it. */
   async siteOf(backup: string | undefined, signal?: AbortSignal): Promise<OpenSite> {
-    const { site } = await this.#options.sites.readable(signal, { maxAgeMs: LOOK_INTERVAL_MS });
+    const { site } = await this.#options.sites.readable(signal, LOOK_OF_A_PERSON);
     return this.siteWith(site, backup);
   }
 

@@ -17,7 +17,7 @@ import type { Repository } from "../cas/log/repository.ts";
 import type { Product } from "../products/product.ts";
 import type { BackupResult } from "./backup-operation.ts";
 import { runBackup } from "./backup-operation.ts";
-import { BackupReader, LOOK_INTERVAL_MS } from "./backup-reader.ts";
+import { BackupReader, LOOK_OF_A_PERSON } from "./backup-reader.ts";
 import type { BackupDetail, BackupSummary } from "./backup-summary.ts";
 import type { ClaimTable } from "./claims.ts";
 import type { CoordinatorParts } from "./coordinator-parts.ts";
@@ -317,7 +317,7 @@ export class Member implements AsyncDisposable {
   }
 
   async status(signal: AbortSignal): Promise<ClusterStatus> {
-    const now = await this.sites.look(signal, { maxAgeMs: LOOK_INTERVAL_MS });
+    const now = await this.sites.look(signal, LOOK_OF_A_PERSON);
     const parts = this.#partsOn(this.sites.current);
     const status = await clusterStatus(parts, this.operations, this.#node, { now, signal });
     const { notice, warnings } = this;

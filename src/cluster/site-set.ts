@@ -62,12 +62,22 @@ export type SiteSetOptions = {
 
 /** How long one of several sites may take to show the end of its log. */
 const LOOK_TIMEOUT_MS = 5_000;
-/** A site that did not answer is not asked again for a list within this time. */
+/** A site that did not answer is not asked again within this time, unless somebody waits. */
 const FAILURE_KEPT_MS = 15_000;
+/** How long it may then take for whoever waits: a dead one must not hold up each command. */
+const ASK_AGAIN_TIMEOUT_MS = 1_000;
 /** How old the last look may be that tells where to read on, and what is there. */
 const NEXT_LOOK_MS = 1_000;
 /** A primary that was waited for may be none by then. */
 const PRIMARY_TRY_COUNT_MAX = 4;
+
+/** How old a look may be, and whether a site that has failed lately is asked again. */
+export type LookOptions = {
+  /** An earlier look that is no older will do. */
+  readonly maxAgeMs?: number;
+  /** A person waits: what failed a moment ago may be back, and is asked, if only for a second. */
+  readonly asksAgain?: boolean;
+};
 
 type Slot = {
   readonly configured: ConfiguredSite;
@@ -88,7 +98,8 @@ export class SiteSet implements AsyncDisposable {
   readonly #slots: readonly Slot[];
   readonly #catalogs: SiteCatalogs;
   readonly #stop = new AbortController();
-  #last: { readonly now: SitesNow; readonly atMs: number } | undefined;
+  /** `isKept`: it shows failures of which nobody knows whether they still hold. */
+  #last: { readonly now: SitesNow; readonly atMs: number; readonly isKept: boolean } | undefined;
 
   constructor(options: SiteSetOptions) {
     this.#options = options;
@@ -207,23 +218,31 @@ export class SiteSet implements AsyncDisposable {
 
   /**
    * Asks all sites for the end of their logs. What does not answer in time is in the answer with its
-   * error; with `maxAgeMs`, an earlier look that is no older will do.
+   * error.
    */
-  async look(
-    signal?: AbortSignal,
-    options: { readonly maxAgeMs?: number } = {},
-  ): Promise<SitesNow> {
+  async look(signal?: AbortSignal, options: LookOptions = {}): Promise<SitesNow> {
     const { clock } = this.#options.doors;
-    const { maxAgeMs = 0 } = options;
+    const { maxAgeMs = 0, asksAgain = maxAgeMs === 0 } = options;
     const startMs = clock.monotonic();
-    if (this.#last !== undefined && startMs - this.#last.atMs < maxAgeMs) return this.#last.now;
+    const last = this.#last;
+    if (last !== undefined && startMs - last.atMs < maxAgeMs && !(asksAgain && last.isKept)) {
+      return last.now;
+    }
+    const isPatient = maxAgeMs === 0;
+    let isKept = false;
     const errors = await Promise.all(
-      this.#slots.map((slot) => this.#lookAt(slot, { signal, isPatient: maxAgeMs === 0 })),
+      this.#slots.map(async (slot) => {
+        const kept = isPatient ? undefined : this.#keptFailure(slot);
+        if (kept === undefined) return await this.#lookAt(slot, LOOK_TIMEOUT_MS, signal);
+        if (asksAgain) return await this.#lookAt(slot, ASK_AGAIN_TIMEOUT_MS, signal);
+        isKept = true;
+        return kept;
+      }),
     );
     signal?.throwIfAborted();
     const now = this.#viewOf(errors);
     if (now.roles !== undefined) this.#catalogs.rememberRoles(now.roles);
-    this.#last = { now, atMs: clock.monotonic() };
+    this.#last = { now, atMs: clock.monotonic(), isKept };
     return now;
   }
 
@@ -297,10 +316,7 @@ export class SiteSet implements AsyncDisposable {
   }
 
   /** The primary, or the best site that answers, with a notice that says so. */
-  async readable(
-    signal?: AbortSignal,
-    options: { readonly maxAgeMs?: number } = {},
-  ): Promise<Readable> {
+  async readable(signal?: AbortSignal, options: LookOptions = {}): Promise<Readable> {
     const now = await this.look(signal, options);
     const found = this.readableOf(now);
     if (found !== undefined) return found;
@@ -331,33 +347,34 @@ export class SiteSet implements AsyncDisposable {
     this.#catalogs[Symbol.dispose]();
   }
 
+  /** Why a site did not answer a moment ago. An only site has no other that would do. */
+  #keptFailure({ failed }: Slot): AppError | undefined {
+    const nowMs = this.#options.doors.clock.monotonic();
+    const isKept = failed !== undefined && nowMs - failed.atMs < FAILURE_KEPT_MS;
+    return isKept && this.#slots.length > 1 ? failed.error : undefined;
+  }
+
   /** Why a site cannot be used now; undefined if it answered. */
-  async #lookAt(
-    slot: Slot,
-    how: { readonly signal: AbortSignal | undefined; readonly isPatient: boolean },
-  ): Promise<AppError | undefined> {
+  async #lookAt(slot: Slot, ms: number, signal?: AbortSignal): Promise<AppError | undefined> {
     const { clock } = this.#options.doors;
-    const nowMs = clock.monotonic();
-    const { failed } = slot;
-    if (!how.isPatient && failed !== undefined && nowMs - failed.atMs < FAILURE_KEPT_MS) {
-      if (this.#slots.length > 1) return failed.error;
-    }
     const name = slot.configured.name;
     try {
       if (this.#slots.length === 1) {
-        await this.repository(name, how.signal);
+        await this.repository(name, signal);
       } else {
-        await within(
-          { clock, ms: LOOK_TIMEOUT_MS, what: `Site ${name}`, signal: how.signal },
-          (signal) => this.repository(name, signal),
+        await within({ clock, ms, what: `Site ${name}`, signal }, (inner) =>
+          this.repository(name, inner),
         );
       }
       slot.failed = undefined;
-      if (slot.open !== undefined) await this.locks.refresh(slot.open, how.signal);
+      if (slot.open !== undefined) await this.locks.refresh(slot.open, signal);
       return undefined;
     } catch (thrown) {
-      how.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       const error = toAppError(thrown);
+      // Who was given only a moment has the former error still, and is given its time when that is old.
+      const isShort = ms < LOOK_TIMEOUT_MS && error.kind === "timeout";
+      if (isShort && slot.failed !== undefined) return slot.failed.error;
       slot.failed = { error, atMs: clock.monotonic() };
       return error;
     }
