@@ -124,6 +124,46 @@ function againstEmulator(real: RealAzure): void {
       expect(await byString.head("by-sas")).toBeUndefined();
     });
 
+    test("copies by signatures that it makes of a key, and by those of the configuration", async () => {
+      const { endpoint, container } = real;
+      const sasToken = await signatureOf(real, "racwdl");
+      const sas = { name: "sas", container, endpoint, sasToken };
+      await using byKey = await openReal(real, { prefix: "copies", accessTier: "Cool" });
+      await using bySas = await openAzureSite({ ...sas, prefix: "copies-by-sas" });
+      await byKey.put("a", text("of the key"));
+      await bySas.put("b", text("of the signature"));
+      expect(await byKey.copying!.copyFrom(bySas.copying!.place, "b", "c")).toBe("created");
+      expect(await bySas.copying!.copyFrom(byKey.copying!.place, "a", "d")).toBe("created");
+      expect(await byKey.get("c")).toEqual(text("of the signature"));
+      expect(await bySas.get("d")).toEqual(text("of the key"));
+      // Our checksum does not go with it: nobody has looked at these bytes.
+      expect(await byKey.head("c")).toEqual({ sizeBytes: 16, isCopy: true });
+      expect(await tierOf(real, "copies/c")).toBe("Cool");
+      await using weak = await openAzureSite({ ...sas, sasToken: await signatureOf(real, "r") });
+      expect(await weak.copying!.copyFrom(byKey.copying!.place, "a", "e")).toBe("impossible");
+    });
+
+    test("shows no signature of a source where a copy fails", async () => {
+      await using source = await openReal(real, {});
+      const { account, accountKey, container } = real;
+      await using stub = Bun.serve({
+        port: 0,
+        hostname: "127.0.0.1",
+        fetch: () =>
+          new Response("", { status: 503, headers: { "x-ms-error-code": "ServerBusy" } }),
+      });
+      const endpoint = `${stub.url.origin}/${account}`;
+      const address = { account, accountKey, container, endpoint };
+      await using site = await openAzureSite({ name: "stub", ...address });
+      const { addressOf } = source.copying!.place;
+      const from = { ...site.copying!.place, addressOf };
+      const error = await thrownBy(site.copying!.copyFrom(from, "a", "b"));
+      expect(error).toMatchObject({ kind: "unavailable", retryable: true });
+      expect(addressOf("a")).toContain("sig=");
+      expect(Bun.inspect(error)).not.toContain("sig=");
+      expect(JSON.stringify(error)).not.toContain("sig=");
+    });
+
     test("says what a signature lacks and never shows it", async () => {
       const { endpoint, container } = real;
       const sasToken = await signatureOf(real, "r");
