@@ -118,8 +118,10 @@ if ("missing" in server) {
       expect(await site.put("by-token", text("1"))).toBe("created");
       expect(await site.put("by-token", text("2"))).toBe("exists");
       expect(await site.get("by-token")).toEqual(text("1"));
-      expect(await keysOf(site, "")).toEqual(["by-token"]);
-      await site.delete(["by-token", "never"]);
+      expect(await site.copying!.copyFrom(site.copying!.place, "by-token", "copy")).toBe("created");
+      expect(await site.get("copy")).toEqual(text("1"));
+      expect(await keysOf(site, "")).toEqual(["by-token", "copy"]);
+      await site.delete(["by-token", "copy", "never"]);
       expect(await site.head("by-token")).toBeUndefined();
       answer = () =>
         Response.json({ access_token: tokenFor("https://elsewhere"), expires_in: 3600 });
