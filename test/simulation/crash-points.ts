@@ -1,9 +1,9 @@
 /**
  * Crash points of one operation: notes every call that one node's process makes through its doors,
- * then runs the same world again and again, each time with a crash at another call that changes
- * something, before or after its effect. Between these a process only reads, and a crash there leaves
- * what a crash at the next one leaves. The process is started again, and the same command given once
- * more, or another one.
+ * then runs the same world again and again, each time with a crash at another point: after each call
+ * that may change something, before the first of them, and before each that begins while others are
+ * under way. Everywhere else a crash leaves what it leaves at one of these, since the process has only
+ * read meanwhile. It is started again, and the same command given once more, or another one.
  */
 import type { Random } from "../../src/base/doors.ts";
 import type { OperationRecord } from "../../src/cluster/operations.ts";
@@ -98,18 +98,25 @@ export async function tryCrashPoints(
   throw new Error(`${failures.length} of ${points.length} crash points ${name}:\n${shown}`);
 }
 
-/** What the victim calls while the operation runs undisturbed; its first call is a point too. */
+/** What the victim calls while the operation runs undisturbed. */
 async function listPoints(scenario: CrashScenario): Promise<Seen> {
   const world = await openWorld(scenario);
   const { life } = world.victim;
   const byDoor: Record<string, number> = {};
   const points: CrashPoint[] = [];
   const before = life.callCount;
+  const underWay = new Set<number>();
   life.hook = (point, door, name, number) => {
+    if (READS.test(name)) return;
     const call = number - before;
-    if (READS.test(name) && (call > 1 || point === "after")) return;
-    points.push({ call, point });
-    if (point === "before") byDoor[door] = (byDoor[door] ?? 0) + 1;
+    if (point === "after") {
+      underWay.delete(call);
+      points.push({ call, point });
+      return;
+    }
+    if (underWay.size > 0 || points.length === 0) points.push({ call, point });
+    underWay.add(call);
+    byDoor[door] = (byDoor[door] ?? 0) + 1;
   };
   const started = scenario.command(world.coordinator);
   const record = await world.cluster.end(world.coordinator, started);
