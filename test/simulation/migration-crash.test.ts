@@ -27,7 +27,11 @@ type Loop = Pick<CrashScenario, "fate" | "staysDown"> & {
   readonly afterwards?: Afterwards;
   /** Where the primary is at the end: at the target of the request, unless told. */
   readonly primary?: string;
+  /** What must hold of backups then: the primary has all, unless told. */
+  readonly check?: (world: MigrationWorld) => Promise<void>;
 };
+
+const CHOSEN: MigrateRequest = { ...FORWARD, backups: ["two"] };
 
 const LOOPS: readonly (readonly [string, Loop])[] = [
   ["alone, then the same once more", { request: FORWARD }],
@@ -43,6 +47,11 @@ const LOOPS: readonly (readonly [string, Loop])[] = [
   ],
   ["alone, then back", { request: FORWARD, afterwards: back, primary: OLD }],
   ["alone, then a backup and the same once more", { request: FORWARD, afterwards: backUpFirst }],
+  ["of chosen backups, then the same once more", { request: CHOSEN, check: checkChosen }],
+  [
+    "of chosen backups, then a backup and the same once more",
+    { request: CHOSEN, afterwards: backUpMeanwhile, check: checkChosen },
+  ],
   ["that goes back, then the same once more", { request: BACK }],
   [
     "that goes back between directories, by a power cut, then the same once more",
@@ -93,7 +102,7 @@ function scenarioOf(loop: Loop): CrashScenario {
     async check({ cluster }) {
       const world = worlds.get(cluster)!;
       expect(await world.primary()).toBe(primary);
-      await world.expectAllAt(primary);
+      await (loop.check?.(world) ?? world.expectAllAt(primary));
     },
   };
 }
@@ -128,4 +137,19 @@ async function backUpFirst(world: MigrationWorld, request: MigrateRequest): Prom
   await world.backUp("after");
   await world.expectAllAt(await world.primary());
   await world.migrate(request);
+}
+
+async function backUpMeanwhile(world: MigrationWorld, request: MigrateRequest): Promise<void> {
+  await world.backUp("after");
+  await world.migrate(request);
+  expect(await world.listedAt(NEW)).toContain("after");
+}
+
+/** What was chosen is at the new site, what was not is still at the old one, and all of it is whole. */
+async function checkChosen(world: MigrationWorld): Promise<void> {
+  const [atOld, atNew] = [await world.listedAt(OLD), await world.listedAt(NEW)];
+  expect(atNew).toContain("two");
+  expect([...new Set([...atOld, ...atNew])].toSorted()).toEqual(world.acknowledged.toSorted());
+  await world.expectAt(OLD, atOld);
+  await world.expectAt(NEW, atNew);
 }
