@@ -4,6 +4,7 @@
  */
 import { errnoError, getErrnoCode } from "../base/errno.ts";
 import { AppError } from "../base/error.ts";
+import { formatSize } from "../base/units.ts";
 
 const LINK_GUIDANCE =
   "Directory sites need hard links (not SMB, FAT and some FUSE mounts). Use another file system.";
@@ -14,6 +15,10 @@ export type DirectoryPlace = {
   readonly location: string;
   readonly key?: string;
   readonly freeBytes?: number;
+  /** Of the object that did not fit. */
+  readonly sizeBytes?: number;
+  /** There is room for bytes, and for no more files. */
+  readonly isOutOfFiles?: boolean;
 };
 
 /** An errno error as AppError; AppErrors pass unchanged. */
@@ -32,13 +37,21 @@ export function directoryError(thrown: unknown, place: DirectoryPlace): AppError
   }
   const action = key === undefined ? "use" : `use ${key} in`;
   const plain = errnoError({ action, path: location, code, cause: thrown });
-  const free = freeBytes === undefined ? "" : ` ${freeBytes} bytes are free.`;
+  const free = freeBytes === undefined ? "" : ` ${describeSpace(freeBytes, place)}`;
   return new AppError(plain.kind, plain.message + free, {
     ...(plain.guidance === undefined ? {} : { guidance: plain.guidance }),
     retryable: plain.retryable,
     context: { ...context, code },
     cause: thrown,
   });
+}
+
+/** What was free when it happened, with what had been written of the object by then. */
+function describeSpace(freeBytes: number, { sizeBytes, isOutOfFiles }: DirectoryPlace): string {
+  if (isOutOfFiles === true) return "The file system can hold no more files (inodes).";
+  const free = `Free space then: ${formatSize(freeBytes)}`;
+  if (sizeBytes === undefined) return `${free}.`;
+  return `${free}, with a part of its ${formatSize(sizeBytes)} written.`;
 }
 
 /** The file system takes no hard links, without which creating is not atomic. */

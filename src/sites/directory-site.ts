@@ -169,7 +169,7 @@ class DirectorySite implements Site {
       // Whoever builds on what he read makes it durable first: its writer may not have yet.
       await this.#syncSeen();
       for (let tryCount = 1; ; tryCount += 1) {
-        const temporary = await this.#writeTemporary(bytes, tryCount, options.signal);
+        const temporary = await this.#writeTemporary(bytes, { ...options, key, tryCount });
         if (temporary === undefined) continue;
         try {
           throwIfCancelled(options.signal);
@@ -262,9 +262,9 @@ class DirectorySite implements Site {
   /** Undefined if a fresh temporary file should be tried: an fsync is never repeated on the old. */
   async #writeTemporary(
     bytes: Uint8Array,
-    tryCount: number,
-    signal: AbortSignal | undefined,
+    how: SiteCall & { readonly key: string; readonly tryCount: number },
   ): Promise<string | undefined> {
+    const { key, tryCount, signal } = how;
     const temporary = `${this.#path}/${TEMPORARY_DIRECTORY}/${toHex(realRandom.bytes(16))}`;
     let written = false;
     try {
@@ -287,7 +287,10 @@ class DirectorySite implements Site {
       }
       return temporary;
     } catch (thrown) {
-      if (getErrnoCode(thrown) !== "EIO" || tryCount >= WRITE_TRIES) throw thrown;
+      const code = getErrnoCode(thrown);
+      // While what was written of it lies there still: afterwards its space is free again.
+      if (code === "ENOSPC") throw await this.#explain(thrown, key, bytes.length);
+      if (code !== "EIO" || tryCount >= WRITE_TRIES) throw thrown;
       return undefined;
     } finally {
       if (!written) await this.#unlinkQuietly(temporary);
@@ -436,17 +439,20 @@ class DirectorySite implements Site {
     this.#known.add(key);
   }
 
-  async #explain(thrown: unknown, key?: string): Promise<AppError> {
+  async #explain(thrown: unknown, key?: string, sizeBytes?: number): Promise<AppError> {
     const where = {
       site: this.name,
       location: this.location,
       ...(key === undefined ? {} : { key }),
+      ...(sizeBytes === undefined ? {} : { sizeBytes }),
     };
-    const code = getErrnoCode(thrown);
-    if (code !== "ENOSPC" && code !== "EDQUOT") return directoryError(thrown, where);
+    // What a quota leaves is not told by the file system.
+    if (getErrnoCode(thrown) !== "ENOSPC") return directoryError(thrown, where);
     const space = await this.#files.statfs(this.#path).catch(() => undefined);
     if (space === undefined) return directoryError(thrown, where);
-    return directoryError(thrown, { ...where, freeBytes: space.bavail * space.bsize });
+    const { bavail, bsize, files, ffree } = space;
+    const isOutOfFiles = files > 0 && ffree === 0;
+    return directoryError(thrown, { ...where, freeBytes: bavail * bsize, isOutOfFiles });
   }
 }
 

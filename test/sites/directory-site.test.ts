@@ -148,13 +148,25 @@ describe("a put into a directory site", () => {
 
   test("that runs out of space says how much is free, and leaves nothing", async () => {
     const path = await freshDirectory();
-    const files = withSync(async () => {
+    const full = withSync(async () => {
       throw errno("ENOSPC");
     });
+    // Its own bytes are free again as soon as they are taken away.
+    const files: DirectoryFiles = {
+      ...full,
+      statfs: (async (place: string) => {
+        const isThere = (await realFiles.readdir(join(path, ".tmp"))).length > 0;
+        return Object.assign(await realFiles.statfs(place), { bavail: isThere ? 0 : 1000 });
+      }) as unknown as DirectoryFiles["statfs"],
+    };
     const site = await openDirectorySite({ name: "disk", path, files });
     const error = await thrownBy(site.put("a", text("x")));
     expect(error).toHaveProperty("kind", "no-space");
-    expect(error).toHaveProperty("context.freeBytes", expect.any(Number));
+    expect(error).toHaveProperty("context.freeBytes", 0);
+    expect(error).toHaveProperty(
+      "message",
+      expect.stringContaining("Free space then: 0 B, with a part of its 1 B written."),
+    );
     expect(await realFiles.readdir(join(path, ".tmp"))).toEqual([]);
     expect(await keysOf(site, "")).toEqual([]);
   });
