@@ -124,6 +124,9 @@ function renderDetail(detail: BackupDetail): string {
     ["new", `${size(detail.newBytes)}, stored as ${size(detail.storedBytes)}`],
     ["site", detail.site],
     ...(Object.keys(detail.sites).length > 1 ? [["sites", placesText(detail)] as const] : []),
+    ...(detail.provedAt === undefined
+      ? []
+      : [["proved", `${time(detail.provedAt)} UTC: all was read, and was right`] as const]),
     ["keep", `${detail.keep ? "yes" : "no"}: ${detail.reasons.join(", ")}`],
     ...(detail.forgotten === undefined
       ? []

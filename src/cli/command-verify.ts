@@ -45,8 +45,13 @@ export async function verify(
   const { withOffline } = await import("./offline.ts");
   const report = await withOffline(run, async (offline) => await offline.verify(request));
   print(run, report, () => describeVerification(report));
+  if (!report.ok) run.terminal.say(NOBODY_IS_TOLD);
   return codeOf(report);
 }
+
+const NOBODY_IS_TOLD =
+  "No node was told: backups go on relying on these packs until a server finds them, by " +
+  "`astacus verify` (--deep --repair) or by scrubbing.";
 
 /** A server writes what is repaired; it tells what it did while it goes on. */
 async function repair(run: CommandRun, request: object): Promise<CommandEnd> {
