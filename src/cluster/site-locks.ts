@@ -63,10 +63,11 @@ export class SiteLocks {
     this.#askedMs.set(id, nowMs);
     const bound = { clock: this.#clock, ms: ASK_TIMEOUT_MS, what: "The site", signal };
     try {
-      this.#keep(
-        id,
-        await within(bound, (inner) => readLockStanding(repository.site, { signal: inner })),
+      const said = await within(bound, (inner) =>
+        readLockStanding(repository.site, { signal: inner }),
       );
+      // A header that somebody has hidden says nothing, and its versions are locked all the same.
+      if (said !== undefined) this.#keep(id, { ...known, ...said });
     } catch (thrown) {
       signal?.throwIfAborted();
       // Nobody asked for it, and what was heard before holds still.

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { DAY_MS } from "../../src/base/units.ts";
 import type { Clock } from "../../src/base/doors.ts";
+import { HEADER_KEY } from "../../src/cas/format/header.ts";
 import { planTargetLocks } from "../../src/cluster/migrate-locks.ts";
 import { planMigration } from "../../src/cluster/migrate-plan.ts";
 import { lockWarning } from "../../src/cluster/site-locks.ts";
@@ -88,6 +89,12 @@ describe("a site that locks", () => {
     await node.look();
     const [renewed] = statusesOf(node, clock.now());
     expect(renewed?.lock?.ending).toBe(false);
+
+    // Under a marker it has no lock to tell of; what is below it has.
+    store.locks.delete(HEADER_KEY);
+    await clock.sleep(DAY_MS);
+    await node.look();
+    expect(statusesOf(node, clock.now())[0]?.lock).toEqual(renewed!.lock!);
   });
 
   test("whose first objects have no lock yet is not taken for a locked one", async () => {

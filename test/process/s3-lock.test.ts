@@ -56,6 +56,9 @@ function against(real: RealS3): void {
       const cleanup = await cluster.cli(["cleanup"]);
       expect(cleanup).toMatchObject({ code: 0 });
       expect(cleanup.stdout).toContain("locked until");
+      type Sites = { readonly sites: readonly { readonly lock?: { readonly until?: string } }[] };
+      const { sites } = await cluster.json<Sites>(["site", "list"]);
+      expect(Date.parse(sites[0]?.lock?.until ?? "")).toBeGreaterThan(Date.now());
 
       const before = await keys(real);
       expect(before.length).toBeGreaterThan(8);
