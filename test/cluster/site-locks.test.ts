@@ -94,7 +94,7 @@ describe("a site that locks", () => {
     store.locks.delete(HEADER_KEY);
     await clock.sleep(DAY_MS);
     await node.look();
-    expect(statusesOf(node, clock.now())[0]?.lock).toEqual(renewed!.lock!);
+    expect(statusesOf(node, clock.now())[0]?.lock).toEqual(renewed?.lock);
   });
 
   test("whose first objects have no lock yet is not taken for a locked one", async () => {
