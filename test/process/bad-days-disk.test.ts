@@ -92,7 +92,12 @@ function fullDisks(): void {
         fs.writeFileSync(join(cluster.root(name), "noise"), noise(2_500_000));
       }
       await cluster.startAll();
-      expectFull(await cluster.cli(["backup"]), "(ENOSPC)", join(disk, "site"), "Free space then: ");
+      expectFull(
+        await cluster.cli(["backup"]),
+        "(ENOSPC)",
+        join(disk, "site"),
+        "Free space then: ",
+      );
       const { backups } = await cluster.json<{ backups: unknown[] }>(["list"]);
       expect(backups).toEqual([]);
       enlarge(disk, "32m");

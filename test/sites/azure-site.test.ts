@@ -14,6 +14,7 @@ import { openAzureSite, type AzureSiteOptions } from "../../src/sites/azure-site
 import { raceCreateIfAbsent } from "../../src/sites/probe.ts";
 import type { Site } from "../../src/sites/site.ts";
 import { keysOf, siteContract, text, thrownBy } from "./contract.ts";
+import { batchAnswer, errorAnswer, listAnswer, md5Of } from "./azure-answers.ts";
 
 const SLOW_MS = 60_000;
 const DIRECTORY = await mkdtemp(join(tmpdir(), "astacus-azure-"));
@@ -146,7 +147,7 @@ function againstEmulator(real: RealAzure): void {
     test("shows no signature of a source where a copy fails", async () => {
       await using source = await openReal(real, {});
       const { account, accountKey, container } = real;
-      await using stub = Bun.serve({
+      using stub = Bun.serve({
         port: 0,
         hostname: "127.0.0.1",
         fetch: () =>
@@ -491,39 +492,4 @@ function alteringProxy(real: RealAzure) {
     alteredCount: () => count,
     [Symbol.asyncDispose]: async () => await server.stop(true),
   };
-}
-
-function errorAnswer(status: number, code: string): Response {
-  if (code === "") return new Response("<html>oops</html>", { status });
-  const body = `<?xml version="1.0" encoding="utf-8"?><Error><Code>${code}</Code><Message>words</Message></Error>`;
-  const headers = { "content-type": "application/xml", "x-ms-error-code": code };
-  return new Response(body, { status, headers });
-}
-
-function listAnswer(keys: readonly string[], next = ""): Response {
-  const blobs = keys.map(
-    (key) =>
-      `<Blob><Name>${key}</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>`,
-  );
-  const body =
-    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="container">' +
-    `<Blobs>${blobs.join("")}</Blobs><NextMarker>${next}</NextMarker></EnumerationResults>`;
-  return new Response(body, { headers: { "content-type": "application/xml" } });
-}
-
-function batchAnswer(parts: readonly (readonly [number, string])[]): Response {
-  const boundary = "batchresponse_1";
-  const texts = parts.map(
-    ([status, code], index) =>
-      `--${boundary}\r\nContent-Type: application/http\r\nContent-ID: ${index}\r\n\r\n` +
-      `HTTP/1.1 ${status} words\r\nx-ms-error-code: ${code}\r\n\r\n`,
-  );
-  return new Response(`${texts.join("")}--${boundary}--\r\n`, {
-    status: 202,
-    headers: { "content-type": `multipart/mixed; boundary=${boundary}` },
-  });
-}
-
-function md5Of(value: string): string {
-  return new Bun.CryptoHasher("md5").update(value).digest("base64");
 }
