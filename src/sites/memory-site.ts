@@ -24,6 +24,9 @@ export type MemoryLock = {
 /** Sites in memory between which copies are made: the objects of each, by its name. */
 export type MemoryStore = Map<string, ReadonlyMap<string, Uint8Array>>;
 
+/** The keys of copies, for all openings of the same store. */
+const COPIES = new WeakMap<Map<string, Uint8Array>, Set<string>>();
+
 /**
  * A site whose objects are a Map.
  *
@@ -44,7 +47,7 @@ export class MemorySite implements Site {
   readonly lock?: SiteLock;
   /** Where it belongs to a store. */
   readonly copying?: SiteCopying;
-  readonly #copies = new Set<string>();
+  readonly #copies: Set<string>;
   readonly #clock: Clock | undefined;
 
   /** Sites that share `objects` are two openings of the same store. */
@@ -57,6 +60,7 @@ export class MemorySite implements Site {
     this.name = name;
     this.location = `memory:${name}`;
     this.objects = objects;
+    this.#copies = copiesOf(objects);
     this.#clock = lock?.clock;
     if (lock !== undefined) this.lock = this.#lockOf(lock);
     store?.set(name, objects);
@@ -182,4 +186,10 @@ export class MemorySite implements Site {
     throwIfCancelled(options.signal);
     assertObjectKey(key);
   }
+}
+
+function copiesOf(objects: Map<string, Uint8Array>): Set<string> {
+  const copies = COPIES.get(objects) ?? new Set<string>();
+  COPIES.set(objects, copies);
+  return copies;
 }

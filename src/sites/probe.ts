@@ -101,6 +101,8 @@ async function isSafeWay(
     // Of a copy that is sent twice the first one may have landed.
     const how = await copying.copyFrom(copying.place, from, free, call);
     if (how !== "created" && how !== "exists") return false;
+    // Who drops the mark of copies would have one that nobody checked taken for one that was sent.
+    if ((await site.head(free, options))?.isCopy !== true) return false;
     return (
       isSame(await site.get(taken, options), second) && isSame(await site.get(free, options), first)
     );

@@ -27,6 +27,9 @@ export type S3KeepHeaders = Pick<
   | "StorageClass"
 >;
 
+/** Of an upload that is given up, on a store that may be silent. */
+const ABORT_TIMEOUT_MS = 3_000;
+
 const WHOLE: CopyWay = { name: "CopyObject", requests: 1 };
 const PART: CopyWay = { name: "UploadPartCopy", requests: 3 };
 
@@ -159,8 +162,11 @@ export class S3Copying implements SiteCopying {
     const { sdk, client } = this.#bucket;
     const command = new sdk.AbortMultipartUploadCommand(upload);
     try {
-      // Without the caller's signal: who gives up leaves nothing behind either.
-      await this.#bucket.request(undefined, {}, async (how) => await client.send(command, how));
+      // Without the caller's signal: who gives up leaves nothing behind either, if the store answers.
+      const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
+      await this.#bucket.request(undefined, { signal }, async (how) => {
+        await client.send(command, how);
+      });
     } catch (thrown) {
       // What stays is for the bucket's lifecycle; the outcome of the copy counts.
       if (!(thrown instanceof AppError)) throw thrown;

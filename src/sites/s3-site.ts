@@ -147,7 +147,8 @@ class S3Site implements Site {
     // first byte tells, and it heals what lies under a marker.
     const { bytes, totalBytes } = await this.#read(key, options, "bytes=0-0");
     if (bytes === undefined) return undefined;
-    if (totalBytes !== undefined) return { sizeBytes: totalBytes };
+    // Not known to be none: whoever asks looks at all of its bytes.
+    if (totalBytes !== undefined) return { sizeBytes: totalBytes, isCopy: true };
     throw new AppError("unavailable", `${this.location} says that ${key} is there and is not.`, {
       context: { site: this.name, key },
     });

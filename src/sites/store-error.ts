@@ -114,7 +114,7 @@ export function storeError(
   const { code, status, message } = failure;
   const meaning = meaningOf(failure, how);
   const bucket = meaning.kind === "not-found" ? ` (${place.bucket})` : "";
-  const words = (message.split("\n")[0] ?? "").slice(0, MESSAGE_LENGTH_MAX);
+  const words = withoutSignature(message.split("\n")[0] ?? "").slice(0, MESSAGE_LENGTH_MAX);
   const detail = [code, status, words].filter((part) => part !== undefined && part !== "");
   return new AppError(
     meaning.kind,
@@ -164,4 +164,9 @@ function meaningOf({ code, status }: StoreFailure, how: StoreMeanings): StoreMea
   const meaning = how.statuses[status] ?? STATUSES[status];
   if (meaning !== undefined) return meaning;
   return status >= 500 ? SLOW : { kind: "refused", what: "refuses the request" };
+}
+
+/** Answers may repeat the address that was asked for, or copied from, with the right to read it. */
+function withoutSignature(words: string): string {
+  return words.replace(/\b((?:x-(?:amz|goog)-)?sig(?:nature)?=)[^&\s<"']+/gi, "$1…");
 }

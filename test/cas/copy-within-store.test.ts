@@ -113,6 +113,20 @@ describe("between two sites of one store", () => {
     expect(await sites.checkOther()).toBe(2);
   });
 
+  test("a bad copy is not taken by who makes no copies himself", async () => {
+    using sites = await TwoSites.create();
+    const { a, b } = await oneStore(sites);
+    await sites.world.backup(a, NUMBERS);
+    damageOne(sites, a);
+    const birth = b.repository.state.sequence;
+    await sites.copy(a, b, NO_KEEPS);
+    const other = await sites.openOther(new MemorySite("to", sites.other.objects));
+    const options = { ...NO_KEEPS, sentUnder: birth, readBack: false };
+    const report = await sites.copy(a, other, options);
+    expect(report.backups.map(({ state }) => state)).toEqual(["failed"]);
+    expect(listedBackups(other.repository.state)).toEqual([]);
+  });
+
   test("a damaged source overwrites no good object of its name", async () => {
     using sites = await TwoSites.create();
     const { a, b, to } = await oneStore(sites);

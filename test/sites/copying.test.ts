@@ -11,7 +11,7 @@ import { MemorySite } from "../../src/sites/memory-site.ts";
 import type { MemoryStore } from "../../src/sites/memory-site.ts";
 import { retryingSite } from "../../src/sites/retrying-site.ts";
 import { canCopyWithin } from "../../src/sites/site.ts";
-import type { CopyOutcome, Site, SiteCopying } from "../../src/sites/site.ts";
+import type { CopyOutcome, Site, SiteCall, SiteCopying } from "../../src/sites/site.ts";
 import { keysOf, text, thrownBy } from "./contract.ts";
 import { seededRandom, StillClock } from "./still-clock.ts";
 
@@ -83,6 +83,21 @@ describe("a guarded site", () => {
     expect(await site.copying!.copyFrom(from.copying!.place, "a", "b")).toBe("exists");
     expect(site.copying!.ways.map(({ name }) => name)).toEqual(["careful"]);
     expect(await to.get("b")).toEqual(text("good"));
+  });
+
+  test("copies nothing in a store that drops the mark of copies", async () => {
+    class Unmarking extends MemorySite {
+      override async head(key: string, options: SiteCall = {}) {
+        const head = await super.head(key, options);
+        return head === undefined ? undefined : { sizeBytes: head.sizeBytes };
+      }
+    }
+    const store: MemoryStore = new Map();
+    const from = new MemorySite("from", undefined, undefined, store);
+    const site = guardedSite(new Unmarking("to", undefined, undefined, store), realRandom);
+    await from.put("a", text("bytes"));
+    expect(await site.copying!.copyFrom(from.copying!.place, "a", "b")).toBe("impossible");
+    expect(await site.get("b")).toBeUndefined();
   });
 
   test("does not ask again for a source that was refused", async () => {

@@ -182,7 +182,7 @@ async function findThere(
   options: TransferOptions,
 ): Promise<PackArrived | undefined> {
   if (order.readBack) return await readThere(to, order, { ...options, isWhole: true });
-  if (to.copying === undefined) return await readThere(to, order, { ...options, isWhole: false });
+  // Also where this opening makes no copies: another one may have made this.
   const head = await to.head(packKey(order.pack, order.toBirth), callOf(options.signal));
   if (head === undefined) return undefined;
   return await readThere(to, order, { ...options, isWhole: head.isCopy === true });
