@@ -8,7 +8,7 @@ import { z } from "zod";
 import type { Clock } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
 import type { LockStanding } from "../cas/clean/lock-standing.ts";
-import { isLockEnding, readLockStanding, standingOf } from "../cas/clean/lock-standing.ts";
+import { isLockEnding, readLockStanding, renewedStanding } from "../cas/clean/lock-standing.ts";
 import type { LockRequests } from "../cas/clean/renew-locks.ts";
 import { lockEndText } from "../sites/lock-period.ts";
 import { NO_USAGE } from "../sites/prices.ts";
@@ -26,13 +26,17 @@ const ASK_TIMEOUT_MS = 5_000;
 const standingSchema = z.strictObject({
   mode: z.enum(["governance", "compliance"]),
   periodMs: z.number(),
-  untilMs: z.number().optional(),
+  untilMs: z.number().exactOptional(),
+  headerMs: z.number().exactOptional(),
 });
 
 /** The locks of a site, as status and metrics show them. */
 export type LockStatus = {
   readonly mode: LockStanding["mode"];
-  /** What backups need is locked until then, ISO 8601; left out while the site's header has no lock. */
+  /**
+   * What backups need is locked until then, ISO 8601. Left out while the site's header has no lock
+   * (`ending`), or one without an end: a legal hold.
+   */
   readonly until?: string;
   /** Less than one period is left, or nothing: no cleanup has renewed the locks within the last period. */
   readonly ending: boolean;
@@ -52,22 +56,26 @@ export class SiteLocks {
     this.#catalogs = catalogs;
   }
 
-  /** Asks the site if that was long ago. One that does not say leaves what was heard before. */
-  async refresh({ id, repository }: OpenSite, signal?: AbortSignal): Promise<void> {
+  /**
+   * Asks the site if that was long ago, and waits for so many ms at most. One that does not say leaves
+   * what was heard before.
+   */
+  async refresh({ id, repository }: OpenSite, maxMs: number, signal?: AbortSignal): Promise<void> {
     if (repository.site.lock === undefined) return this.#keep(id, undefined);
     const known = this.of(id);
     const nowMs = this.#clock.monotonic();
     const isEnding = known === undefined || isLockEnding(known, this.#clock.now());
     const waitMs = isEnding ? ASK_SOON_MS : ASK_AGAIN_MS;
     if (nowMs - (this.#askedMs.get(id) ?? -Infinity) < waitMs) return;
+    const ms = Math.min(maxMs, ASK_TIMEOUT_MS);
+    if (ms <= 0) return;
     this.#askedMs.set(id, nowMs);
-    const bound = { clock: this.#clock, ms: ASK_TIMEOUT_MS, what: "The site", signal };
+    const bound = { clock: this.#clock, ms, what: "The site", signal };
     try {
       const said = await within(bound, (inner) =>
-        readLockStanding(repository.site, { signal: inner }),
+        readLockStanding(repository.site, { signal: inner }, known),
       );
-      // A header that somebody has hidden says nothing, and its versions are locked all the same.
-      if (said !== undefined) this.#keep(id, { ...known, ...said });
+      if (said !== undefined) this.#keep(id, said);
     } catch (thrown) {
       signal?.throwIfAborted();
       // Nobody asked for it, and what was heard before holds still.
@@ -78,23 +86,19 @@ export class SiteLocks {
   /** Notes what a renewal has just reached. */
   note({ id, repository }: OpenSite, untilMs: number): void {
     const { lock } = repository.site;
-    if (lock !== undefined) this.#keep(id, standingOf(lock, untilMs));
+    if (lock !== undefined) this.#keep(id, renewedStanding(lock, untilMs, this.of(id)));
   }
 
   /** What was last heard of a site; undefined if it does not lock, or was never asked. */
   of(id: string): LockStanding | undefined {
     const text = this.#catalogs.main.get(keyOf(id));
     if (text === undefined) return undefined;
-    const { untilMs, ...rest } = standingSchema.parse(JSON.parse(text));
-    return untilMs === undefined ? rest : { ...rest, untilMs };
+    return standingSchema.parse(JSON.parse(text));
   }
 
   #keep(id: string, standing: LockStanding | undefined): void {
     const { main } = this.#catalogs;
-    // A legal hold has no end, and JSON no infinity.
-    const isEndless = standing?.untilMs === Number.POSITIVE_INFINITY;
-    const kept = isEndless ? { ...standing, untilMs: Number.MAX_SAFE_INTEGER } : standing;
-    const text = kept === undefined ? undefined : JSON.stringify(kept);
+    const text = standing === undefined ? undefined : JSON.stringify(standing);
     if (main.get(keyOf(id)) !== text) main.set(keyOf(id), text);
   }
 }

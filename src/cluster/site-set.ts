@@ -358,6 +358,7 @@ export class SiteSet implements AsyncDisposable {
   async #lookAt(slot: Slot, ms: number, signal?: AbortSignal): Promise<AppError | undefined> {
     const { clock } = this.#options.doors;
     const name = slot.configured.name;
+    const startMs = clock.monotonic();
     try {
       if (this.#slots.length === 1) {
         await this.repository(name, signal);
@@ -367,7 +368,8 @@ export class SiteSet implements AsyncDisposable {
         );
       }
       slot.failed = undefined;
-      if (slot.open !== undefined) await this.locks.refresh(slot.open, signal);
+      const leftMs = ms - (clock.monotonic() - startMs);
+      if (slot.open !== undefined) await this.locks.refresh(slot.open, leftMs, signal);
       return undefined;
     } catch (thrown) {
       signal?.throwIfAborted();

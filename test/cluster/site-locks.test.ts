@@ -12,6 +12,7 @@ import type { SiteStatus } from "../../src/cluster/site-status.ts";
 import { countRequests } from "../../src/sites/counting-site.ts";
 import { lockEndMs } from "../../src/sites/lock-period.ts";
 import { MemorySite } from "../../src/sites/memory-site.ts";
+import type { Site } from "../../src/sites/site.ts";
 import { openNode } from "../cas/small-backups.ts";
 import { partsOf, SiteNodes } from "./site-nodes.ts";
 
@@ -105,6 +106,86 @@ describe("a site that locks", () => {
     const [status] = statusesOf(node, clock.now());
     expect(status?.lock).toMatchObject({ mode: "compliance", ending: true });
     expect(lockWarning(status!, clock.now())).toContain("has not yet: run `astacus cleanup`");
+  });
+
+  test("shows no end that a shorter period has made false, until it is renewed", async () => {
+    await using sites = await SiteNodes.create(1);
+    const { world, stores } = sites;
+    const { clock } = world;
+    const store = locking(stores[0]!, clock);
+    using writer = await openNode(store, world, { node: "w" });
+    await world.backup(writer, [1, 2, 3]);
+    await world.cleanup(writer);
+    const lock = { mode: "compliance", periodMs: DAY_MS, clock } as const;
+    const short = new MemorySite(store.name, store.objects, lock);
+    for (const [key, untilMs] of store.locks) short.locks.set(key, untilMs);
+    const node = sites.node("a", { wrap: () => short, clock: endlessly(sites) });
+    await node.look();
+    const until = new Date(lockEndMs(clock.now(), DAY_MS)).toISOString();
+    expect(statusesOf(node, clock.now())[0]?.lock).toMatchObject({ until, ending: false });
+    await clock.sleep(10 * DAY_MS);
+    await node.look();
+    const [late] = statusesOf(node, clock.now());
+    expect(late?.lock).toMatchObject({ until, ending: true });
+    expect(lockWarning(late!, clock.now())).toContain("ended on");
+    const open = node.last!.sites[0]!.open!;
+    node.locks.note(open, lockEndMs(clock.now(), DAY_MS));
+    await clock.sleep(60_000);
+    await node.look();
+    expect(statusesOf(node, clock.now())[0]?.lock?.ending).toBe(false);
+  });
+
+  test("has no end to show under a legal hold, and none to warn of", async () => {
+    await using sites = await SiteNodes.create(1);
+    const { clock } = sites.world;
+    const store = locking(sites.stores[0]!, clock);
+    store.locks.set(HEADER_KEY, Number.POSITIVE_INFINITY);
+    const node = sites.node("a", { wrap: () => store, clock: endlessly(sites) });
+    for (let look = 0; look < 2; look += 1) {
+      await node.look();
+      const [status] = statusesOf(node, clock.now());
+      expect(status?.lock).toEqual({ mode: "compliance", ending: false });
+      expect(lockWarning(status!, clock.now())).toBeUndefined();
+      await clock.sleep(DAY_MS);
+    }
+  });
+
+  test("is not waited for longer than who looks waits for a site that had failed", async () => {
+    await using sites = await SiteNodes.create(2);
+    const { clock } = sites.world;
+    const asked = Promise.withResolvers<void>();
+    const bounds: number[] = [];
+    const own: Clock = {
+      ...endlessly(sites),
+      sleep: async (ms, signal) => {
+        bounds.push(ms);
+        const ended = Promise.withResolvers<void>();
+        signal?.addEventListener("abort", () => ended.reject(signal.reason as Error));
+        await Promise.race([asked.promise, ended.promise]);
+      },
+    };
+    let bound: number | undefined;
+    const wrap = (site: MemorySite): Site => {
+      if (site.name !== "s1") return site;
+      const counted = countRequests(locking(site, clock));
+      const lockedUntil = async (): Promise<undefined> => {
+        bound = bounds.at(-1);
+        asked.resolve();
+        return await new Promise<undefined>(() => undefined);
+      };
+      return { ...counted, lock: { ...counted.lock!, lockedUntil } };
+    };
+    const node = sites.node("a", { wrap, clock: own });
+    sites.down.add("s1");
+    await node.look();
+    sites.down.delete("s1");
+    await node.look(undefined, { maxAgeMs: 1, asksAgain: true });
+    expect(bound).toBeUndefined();
+    await clock.sleep(10);
+    await node.look(undefined, { maxAgeMs: 1, asksAgain: true });
+    expect(bound).toBeGreaterThan(0);
+    expect(bound).toBeLessThanOrEqual(1000);
+    expect(node.last!.sites[1]!.error).toBeUndefined();
   });
 
   test("is remembered while it is away, and one that never locked says nothing", async () => {

@@ -177,7 +177,7 @@ export async function runCleanup(options: CleanupOptions): Promise<CleanupReport
       ...deleted.waits,
       ...locked.waits(),
     ],
-    alarms: [...new Set([...deleted.alarms, ...garbage.alarms])],
+    alarms: [...new Set([...deleted.alarms, ...garbage.alarms, ...(locks?.alarms ?? [])])],
   };
 }
 

@@ -7,19 +7,24 @@
  * It costs a LIST of the site, a HEAD for each object and a PUT for those whose lock ends too soon.
  * Stopped in the middle it goes on with the next cleanup: what was renewed costs a HEAD then.
  *
+ * A live pack that the LIST lacks may lie below a marker that somebody laid over it: a HEAD of the site
+ * takes that away. What is absent then is an alarm.
+ *
  * The header comes last. It is the oldest object of a site, and all that is created has a lock from the
  * beginning; so the end of the header's lock is the first end of all that lives, and one HEAD tells it
  * to any node (lock-standing.ts).
  */
+import { AppError } from "../../base/error.ts";
 import { forEachConcurrent } from "../../base/semaphore.ts";
-import { lockPeriodAt } from "../../sites/lock-period.ts";
 import type { SiteLock } from "../../sites/site.ts";
+import type { IndexedPack } from "../catalog/catalog-index.ts";
 import { HEADER_KEY } from "../format/header.ts";
 import { parseObjectKey } from "../format/object-name.ts";
+import { packKey } from "../format/pack.ts";
 import type { Repository } from "../log/repository.ts";
 import { isPinned } from "../log/state.ts";
 import type { RepositoryState } from "../log/state.ts";
-import { getNamedPack } from "./pack-standing.ts";
+import { getNamedPack, packStanding } from "./pack-standing.ts";
 
 /** What was renewed, or would be. */
 export type LockRenewal = {
@@ -32,6 +37,8 @@ export type LockRenewal = {
   readonly untilMs: number;
   /** About, without retries. */
   readonly requests: LockRequests;
+  /** What should be locked and cannot be. */
+  readonly alarms: readonly string[];
 };
 
 /** What a renewal asks of a site. */
@@ -47,17 +54,26 @@ const RENEWED_KEY = "locks-renewed";
 const LIST_PAGE_COUNT = 1000;
 const CONCURRENCY = 16;
 const BATCH_COUNT = 1000;
+/** Absent packs that are named. */
+const ALARM_COUNT_MAX = 100;
+const MORE_ALARMS = "and more packs were not locked: backups need them and they are not there";
+/** Above all ids in hex. */
+const PAST_ALL_IDS = "g";
 
-/** True if the site locks, and nobody with this catalog has renewed in this period. */
+/** True if the site locks, and nobody with this catalog has renewed in this period, of this length. */
 export function isRenewalDue(repository: Repository): boolean {
   const { lock } = repository.site;
   if (lock === undefined) return false;
   const renewed = repository.catalog.get(RENEWED_KEY);
-  return renewed === undefined || Number(renewed) < periodOf(lock);
+  if (renewed === undefined) return true;
+  // Earlier builds noted the number of the period alone, which another length makes worthless.
+  const [untilMs = 0, periodMs] = renewed.split(" ").map(Number);
+  return periodMs !== lock.periodMs || untilMs < lock.endMs();
 }
 
 /**
- * Renews the locks of all that lives; undefined if there is nothing to do in this period.
+ * Renews the locks of all that lives; undefined if there is nothing to do in this period. A header that
+ * cannot be locked is an alarm, and the next cleanup tries again.
  *
  * @example
  * const renewal = await renewLocks(repository, { signal });
@@ -71,53 +87,179 @@ export async function renewLocks(
   if (lock === undefined || !isRenewalDue(repository)) return undefined;
   const { signal, isDryRun = false } = options;
   const call = signal === undefined ? {} : { signal };
-  // Taken before the first request: should the period end meanwhile, the next run sees it.
-  const period = periodOf(lock);
-  const untilMs = lock.endMs();
+  const run = new Renewal(repository, lock, signal);
   const isLive = liveness(repository, state);
-  let [listed, objects, bytes, renewed] = [0, 0, 0, 0];
-  let batch: string[] = [];
-  const renew = async (): Promise<void> => {
-    await forEachConcurrent(
-      batch,
-      CONCURRENCY,
-      async (key, innerSignal) => {
-        if (await renewOne(lock, key, { untilMs, signal: innerSignal })) renewed += 1;
-      },
-      signal,
-    );
-    batch = [];
-  };
+  const unlisted = new UnlistedPacks(repository, state);
+  let listed = 0;
+  let isHeaderListed = false;
   for await (const { key, sizeBytes } of site.list("", call)) {
     listed += 1;
     if (!isLive(key)) continue;
-    objects += 1;
-    bytes += sizeBytes;
-    if (isDryRun || key === HEADER_KEY) continue;
-    batch.push(key);
-    if (batch.length >= BATCH_COUNT) await renew();
+    if (!isDryRun) await run.seek(unlisted.upTo(key));
+    run.objects += 1;
+    run.bytes += sizeBytes;
+    if (key === HEADER_KEY) isHeaderListed = true;
+    else if (!isDryRun) await run.add(key);
   }
+  const { objects, bytes, untilMs } = run;
   if (isDryRun) {
     const requests = lockRequests(listed, objects);
-    return { objects, bytes, renewed: objects, untilMs, requests };
+    return { objects, bytes, renewed: objects, untilMs, requests, alarms: [] };
   }
-  await renew();
-  batch.push(HEADER_KEY);
-  await renew();
-  repository.catalog.set(RENEWED_KEY, String(period));
-  return { objects, bytes, renewed, untilMs, requests: lockRequests(listed, objects, renewed) };
+  await run.seek(unlisted.rest());
+  await run.flush();
+  if (await run.renewHeader(isHeaderListed)) {
+    repository.catalog.set(RENEWED_KEY, `${untilMs} ${lock.periodMs}`);
+  }
+  return run.result(listed);
 }
 
-async function renewOne(
-  lock: SiteLock,
-  key: string,
-  how: { readonly untilMs: number; readonly signal: AbortSignal },
-): Promise<boolean> {
-  const { untilMs, signal } = how;
-  const until = await lock.lockedUntil(key, { signal });
-  if (until !== undefined && until >= untilMs) return false;
-  await lock.lockUntil(key, untilMs, { signal });
-  return true;
+/** One run: what it has counted, and the keys that wait for their turn. */
+class Renewal {
+  /** Taken before the first request: should the period end meanwhile, the next run sees it. */
+  readonly untilMs: number;
+  objects = 0;
+  bytes = 0;
+  readonly #repository: Repository;
+  readonly #lock: SiteLock;
+  readonly #signal: AbortSignal | undefined;
+  readonly #alarms: string[] = [];
+  #batch: string[] = [];
+  #renewed = 0;
+  #sought = 0;
+
+  constructor(repository: Repository, lock: SiteLock, signal: AbortSignal | undefined) {
+    this.#repository = repository;
+    this.#lock = lock;
+    this.#signal = signal;
+    this.untilMs = lock.endMs();
+  }
+
+  async add(key: string): Promise<void> {
+    this.#batch.push(key);
+    if (this.#batch.length >= BATCH_COUNT) await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    const batch = this.#batch;
+    this.#batch = [];
+    await forEachConcurrent(
+      batch,
+      CONCURRENCY,
+      async (key, signal) => await this.#renew(key, signal),
+      this.#signal,
+    );
+  }
+
+  /** Packs that were not listed: a HEAD heals what a marker hides. */
+  async seek(packs: Iterable<IndexedPack>): Promise<void> {
+    await forEachConcurrent(
+      packs,
+      CONCURRENCY,
+      async ({ id, birth }, signal) => {
+        const key = packKey(id, birth);
+        this.#sought += 1;
+        const found = await this.#repository.site.head(key, { signal });
+        if (found === undefined) return await this.#tellAbsent(id, birth, signal);
+        this.objects += 1;
+        this.bytes += found.sizeBytes;
+        await this.#renew(key, signal);
+      },
+      this.#signal,
+    );
+  }
+
+  /** True if the header is locked as long as the rest. */
+  async renewHeader(isListed: boolean): Promise<boolean> {
+    const { site } = this.#repository;
+    const call = this.#signal === undefined ? {} : { signal: this.#signal };
+    try {
+      if (!isListed) {
+        this.#sought += 1;
+        const found = await site.head(HEADER_KEY, call);
+        if (found === undefined) throw new AppError("damaged", "it is not there");
+        this.objects += 1;
+        this.bytes += found.sizeBytes;
+      }
+      await this.#renew(HEADER_KEY, this.#signal);
+      return true;
+    } catch (thrown) {
+      this.#signal?.throwIfAborted();
+      if (!(thrown instanceof AppError)) throw thrown;
+      this.#alarms.push(`${HEADER_KEY} was not locked: ${thrown.message}`);
+      return false;
+    }
+  }
+
+  result(listed: number): LockRenewal {
+    const { objects, bytes, untilMs } = this;
+    const { list, head, put } = lockRequests(listed, objects, this.#renewed);
+    const requests = { list, head: head + this.#sought, put };
+    const alarms = this.#alarms.toSorted();
+    return { objects, bytes, renewed: this.#renewed, untilMs, requests, alarms };
+  }
+
+  async #renew(key: string, signal: AbortSignal | undefined): Promise<void> {
+    const call = signal === undefined ? {} : { signal };
+    const until = await this.#lock.lockedUntil(key, call);
+    if (until !== undefined && until >= this.untilMs) return;
+    await this.#lock.lockUntil(key, this.untilMs, call);
+    this.#renewed += 1;
+  }
+
+  /** Unless another cleanup has removed it meanwhile. */
+  async #tellAbsent(id: string, birth: number, signal: AbortSignal): Promise<void> {
+    if (this.#alarms.length > ALARM_COUNT_MAX) return;
+    const state = await this.#repository.catchUp(signal);
+    if (packStanding(this.#repository, state, id) !== "live") return;
+    const alarm = `${packKey(id, birth)} was not locked: backups need it and it is not there`;
+    if (this.#alarms.length < ALARM_COUNT_MAX) this.#alarms.push(alarm);
+    else if (this.#alarms.length === ALARM_COUNT_MAX) this.#alarms.push(MORE_ALARMS);
+  }
+}
+
+/** The live packs that a LIST lacks, found beside it: both go by id. */
+class UnlistedPacks {
+  readonly #repository: Repository;
+  readonly #state: RepositoryState;
+  #after = "";
+  #page: string[] = [];
+  #next = 0;
+
+  constructor(repository: Repository, state: RepositoryState) {
+    this.#repository = repository;
+    this.#state = state;
+  }
+
+  /** Those that the LIST should have shown before a live object; nothing unless that is a pack. */
+  *upTo(key: string): Generator<IndexedPack, void, undefined> {
+    const { kind, id } = parseObjectKey(key);
+    if (kind !== "pack" || id === undefined) return;
+    yield* this.#below(id);
+    if (this.#peek() === id) this.#next += 1;
+  }
+
+  /** Those after the last one. */
+  *rest(): Generator<IndexedPack, void, undefined> {
+    yield* this.#below(PAST_ALL_IDS);
+  }
+
+  *#below(id: string): Generator<IndexedPack, void, undefined> {
+    for (let own = this.#peek(); own !== undefined && own < id; own = this.#peek()) {
+      this.#next += 1;
+      if (this.#state.retired.has(own)) continue;
+      const pack = getNamedPack(this.#repository, this.#state, own);
+      if (pack !== undefined) yield pack;
+    }
+  }
+
+  #peek(): string | undefined {
+    if (this.#next < this.#page.length) return this.#page[this.#next];
+    this.#page = this.#repository.index.packIds({ after: this.#after, count: BATCH_COUNT });
+    this.#next = 0;
+    this.#after = this.#page.at(-1) ?? this.#after;
+    return this.#page[0];
+  }
 }
 
 /** Whether the state needs an object. Log entries and keys always; packs by the index. */
@@ -147,8 +289,4 @@ function liveness(repository: Repository, state: RepositoryState): (key: string)
         return false;
     }
   };
-}
-
-function periodOf(lock: SiteLock): number {
-  return lockPeriodAt(lock.nowMs(), lock.periodMs);
 }
