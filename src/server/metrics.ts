@@ -241,7 +241,9 @@ function addPlaceGauges(source: MetricsSource, registry: Registry): void {
     "Until when a site that locks surely keeps what backups need; 0 if its header has no lock",
     ({ lock }) => {
       if (lock === undefined) return undefined;
-      return lock.until === undefined ? 0 : Date.parse(lock.until) / 1000;
+      if (lock.until !== undefined) return Date.parse(lock.until) / 1000;
+      // A legal hold has no end, and 0 would be none at all.
+      return lock.ending ? 0 : undefined;
     },
   );
   gauge(

@@ -38,6 +38,11 @@ test("a site that locks says until when, and whether that is near", async () => 
   const of = '{site="disk",role="primary"}';
   expect(page).toContain(`astacus_site_locked_until_timestamp_seconds${of} 1798070400`);
   expect(page).toContain(`astacus_site_locks_ending${of} 1`);
+  fake.site = { ...SITE, lock: { mode: "compliance", ending: true } };
+  expect(await metrics.render()).toContain(`astacus_site_locked_until_timestamp_seconds${of} 0`);
+  // A legal hold has no end; 0 would be none at all.
+  fake.site = { ...SITE, lock: { mode: "compliance", ending: false } };
+  expect(await metrics.render()).not.toContain("astacus_site_locked_until_timestamp_seconds{");
 });
 
 test("operations are counted by kind and state, failures by kind of error", async () => {
