@@ -43,6 +43,7 @@ export async function planOnNode(
       locate: (ids) => parts.repository.index.findMany(ids).map(([place]) => place),
       signal,
     });
+    const links = plan.symlinks + plan.hardlinks;
     plans.push({
       volume: volume.name,
       target: textFromPath(target.root),
@@ -54,7 +55,7 @@ export async function planOnNode(
       bytesToWrite: plan.bytesToWrite,
       bytesToFetch: plan.bytesToFetch,
       directories: plan.directories,
-      links: plan.symlinks + plan.hardlinks,
+      ...(links === 0 ? {} : { links }),
       extraFiles: plan.extraFiles,
       extraSample: plan.extraSample.map(textFromPath),
       extraRemoved: target.extra === "remove" && request.paths.length === 0,

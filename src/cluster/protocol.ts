@@ -166,7 +166,8 @@ export const volumePlanSchema = z.strictObject({
   bytesToWrite: z.number(),
   bytesToFetch: z.number(),
   directories: z.number(),
-  links: z.number(),
+  /** Left out for none, and by earlier builds. */
+  links: z.number().exactOptional(),
   extraFiles: z.number(),
   extraSample: z.array(z.string()),
   extraRemoved: z.boolean(),

@@ -161,7 +161,7 @@ function matchesNothing(nodes: ClusterRestorePlan["nodes"], paths: readonly stri
   return nodes.every(
     ({ volumes, refusals }) =>
       (volumes.length > 0 || refusals.length === 0) &&
-      volumes.every(({ files, directories, links }) => files + directories + links === 0),
+      volumes.every(({ files, directories, links }) => files + directories + (links ?? 0) === 0),
   );
 }
 
