@@ -109,7 +109,7 @@ function describeSite({ configured, reachable, error, lag, lock }: SiteStatus): 
 }
 
 function lockText({ until, ending }: LockStatus): string {
-  if (until === undefined) return "NOT LOCKED yet";
+  if (until === undefined) return ending ? "NOT LOCKED yet" : "under a legal hold";
   const end = lockEndText(Date.parse(until));
   return ending ? `LOCKS END ${end}` : `locked until ${end}`;
 }

@@ -11,6 +11,8 @@ test("the end of locks stands beside a site, and stands out where it is near", (
     siteTable([{ ...site, lock: { ...lock, ...more } } as Parameters<typeof siteTable>[0][number]]);
   expect(row({})).toContain("up, locked until 2026-12-24 00:00 UTC");
   expect(row({ ending: true })).toContain("up, LOCKS END 2026-12-24 00:00 UTC");
+  expect(row({ until: undefined, ending: true })).toContain("up, NOT LOCKED yet");
+  expect(row({ until: undefined, ending: false })).toContain("up, under a legal hold");
 });
 
 test("one is not many, no age is shown in milliseconds, and a sentence does not end twice", () => {
