@@ -20,6 +20,7 @@ import {
 } from "../src/products/m3/fileset-names.ts";
 import { NamespaceRegistrySchema } from "../src/products/m3/proto/namespaces.pb.ts";
 import { PlacementSchema, ShardState } from "../src/products/m3/proto/placement.pb.ts";
+import { encodeFilesetInfo } from "../test/products/m3/m3-encoders.ts";
 import { startEtcd } from "../scripts/real/etcd.ts";
 import { ProcessCluster } from "../scripts/scenario-cluster.ts";
 import { runMeasured } from "./measure.ts";
@@ -119,15 +120,16 @@ class Tree {
   }
 
   #writeFileset(folder: string, blockStartNs: bigint): void {
-    const sizes = { info: 90, index: 400, summaries: 60, bloomfilter: 80, data: 1200 };
+    const sizes = { index: 400, summaries: 60, bloomfilter: 80, data: 1200 };
     const digest = new DataView(new ArrayBuffer(4 * DATA_PARTS.length));
+    const name = { blockStartNs, volume: 0, isLegacy: false };
+    const info = encodeFilesetInfo({ ...name, entryCount: 12, data: new Uint8Array(0) });
     const write = (part: string, bytes: Uint8Array): void => {
-      const name = filesetFileName({ blockStartNs, volume: 0, isLegacy: false }, part);
-      fs.writeFileSync(join(folder, name), bytes);
+      fs.writeFileSync(join(folder, filesetFileName(name, part)), bytes);
       this.changedBytes += bytes.length;
     };
     for (const [index, part] of DATA_PARTS.entries()) {
-      const bytes = this.#seeded.bytes(sizes[part]);
+      const bytes = part === "info" ? info : this.#seeded.bytes(sizes[part]);
       digest.setUint32(4 * index, adler32(bytes), true);
       write(part, bytes);
     }

@@ -121,8 +121,15 @@ export function parseIndexFilesetInfo(bytes: Uint8Array): IndexFilesetInfo {
   }
 }
 
+/** Far above what M3's objects have: the decoder reserves what a length says before it reads on. */
+const OBJECT_LENGTH_MAX = 1024;
+
 /** One for all: a new one costs more than an entry of a log. */
-const decoder = new Decoder({ useBigInt64: true });
+const decoder = new Decoder({
+  useBigInt64: true,
+  maxArrayLength: OBJECT_LENGTH_MAX,
+  maxMapLength: OBJECT_LENGTH_MAX,
+});
 
 /**
  * M3 writes objects as a version, a pair of type and fields, and sometimes more than it announced.

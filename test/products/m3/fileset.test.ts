@@ -122,6 +122,17 @@ describe("info files", () => {
       expect(() => parseFilesetInfo(whole.subarray(0, size))).toThrow("cannot be read");
     }
   });
+
+  test.each([
+    ["array", [0xdd, 0x00, 0xff, 0xff, 0xff]],
+    ["map", [0xdf, 0x00, 0xff, 0xff, 0xff, 0xa1, 0x61]],
+  ])("are not believed about the length of an %s", (_, header) => {
+    const nested = Array.from({ length: 12 }).flatMap(() => header);
+    const before = process.memoryUsage.rss();
+    expect(() => parseFilesetInfo(Uint8Array.from([1, ...nested]))).toThrow("cannot be read");
+    // A place for each element would be 128 MiB for each of them.
+    expect(process.memoryUsage.rss() - before).toBeLessThan(128 * 1024 * 1024);
+  });
 });
 
 test("digests and checkpoints of a wrong size are none", () => {
