@@ -135,6 +135,14 @@ export function syncFileSystem(handle: number): boolean {
   return library.syncfs(handle) === 0;
 }
 
+/**
+ * Lets the system drop its copy in memory of an open file; only what is on disk already goes. Advice:
+ * it may be ignored.
+ */
+export function forgetCached(handle: number): void {
+  getLibrary()?.posix_fadvise(handle, 0n, 0n, POSIX_FADV_DONTNEED);
+}
+
 /** True if another process, or another open file of this one, has a `fcntl` lock on an open file. */
 export function hasRecordLock(handle: number, path: string): boolean {
   const library = getLibrary();
@@ -188,6 +196,7 @@ const SYNCABLE_TYPES: ReadonlySet<number> = new Set([
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const SYS_FCHMODAT2 = 452n;
+const POSIX_FADV_DONTNEED = 4;
 const F_GETLK = 5;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
@@ -212,6 +221,7 @@ const SYMBOLS = {
   lgetxattr: { args: ["ptr", "ptr", "ptr", "u64"], returns: "i64" },
   lsetxattr: { args: ["ptr", "ptr", "ptr", "u64", "i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" },
+  posix_fadvise: { args: ["i32", "i64", "i64", "i32"], returns: "i32" },
   syncfs: { args: ["i32"], returns: "i32" },
   lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
   __errno_location: { args: [], returns: "ptr" },

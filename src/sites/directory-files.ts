@@ -2,15 +2,25 @@
  * The file calls under a directory site: which of node:fs/promises it uses, and the loops around
  * them. Absence is told from other errors here.
  */
-import type * as nodeFiles from "node:fs/promises";
+import * as nodeFiles from "node:fs/promises";
 import { getErrnoCode } from "../base/errno.ts";
 import { WRITE_SIZE_BYTES_MAX } from "../base/file-system.ts";
+import { forgetCached } from "../base/platform.ts";
 
 /** The calls of node:fs/promises that a directory site makes; tests put faults in between. */
 export type DirectoryFiles = Pick<
   typeof nodeFiles,
   "link" | "lstat" | "mkdir" | "open" | "readdir" | "stat" | "statfs" | "unlink"
->;
+> & {
+  /** Lets the system drop the pages of a synced file; only where files are the system's. */
+  readonly forgetCached?: (file: nodeFiles.FileHandle) => void;
+};
+
+/** The system's own. */
+export const realDirectoryFiles: DirectoryFiles = {
+  ...nodeFiles,
+  forgetCached: (file) => forgetCached(file.fd),
+};
 
 /** Writes the whole of `bytes` from the start of the file. */
 export async function writeAll(file: nodeFiles.FileHandle, bytes: Uint8Array): Promise<void> {

@@ -131,6 +131,24 @@ describe("a put into a directory site", () => {
     expect(calls.indexOf("sync log")).toBeLessThan(calls.indexOf("unlink pack/ab/1"));
   });
 
+  test("leaves no pack in the system's memory, once it is on disk", async () => {
+    const path = await freshDirectory();
+    const calls: string[] = [];
+    const files: DirectoryFiles = {
+      ...withSync(async (file) => {
+        calls.push("sync");
+        await file.sync();
+      }),
+      forgetCached: () => calls.push("forget"),
+    };
+    const site = await openDirectorySite({ name: "disk", path, files });
+    await site.put("pack/ab/1", new Uint8Array(2 * 1024 * 1024));
+    expect(calls.slice(0, 2)).toEqual(["sync", "forget"]);
+    calls.length = 0;
+    await site.put("log/1", text("x"));
+    expect(calls).not.toContain("forget");
+  });
+
   test("whose sync fails starts over with a fresh file, and leaves no old one", async () => {
     const path = await freshDirectory();
     const synced: string[] = [];
