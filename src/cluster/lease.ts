@@ -24,6 +24,9 @@ type Held = {
   ended: Promise<void> | undefined;
 };
 
+/** A watch that wakes up so late was held up with all else in this process. */
+const LATE_MS = 1000;
+
 /** Ids of ended leases that are remembered, so that a request which comes late takes nothing. */
 const ENDED_COUNT_MAX = 100;
 
@@ -105,14 +108,18 @@ export class LeaseHolder {
     if (held !== undefined) await this.#end(held, shuttingDown());
   }
 
-  /** A lease whose time is over is not in force, even before the watch has woken up. */
+  /** It is in force until it has ended: nobody else has it before, however late its holder is. */
   #mustHold(lease: string): Held {
     const held = this.#held;
     const isHeld = held !== undefined && held.ended === undefined && held.request.lease === lease;
-    if (isHeld && this.#clock.monotonic() < held.expiresAt) return held;
+    if (isHeld) return held;
     throw notInForce();
   }
 
+  /**
+   * While this process stood still (a blocked disk, a machine that was paused) it could hear nobody:
+   * what had come by then is heard before a lease ends for silence.
+   */
   async #watch(held: Held): Promise<void> {
     while (held.ended === undefined) {
       const leftMs = held.expiresAt - this.#clock.monotonic();
@@ -120,11 +127,15 @@ export class LeaseHolder {
         await this.#end(held, expired(held.request));
         return;
       }
+      const wakeAt = this.#clock.monotonic() + leftMs;
       try {
         await this.#clock.sleep(leftMs, held.abort.signal);
       } catch {
         return; // ended while we slept
       }
+      const nowMs = this.#clock.monotonic();
+      if (nowMs < wakeAt + LATE_MS) continue;
+      held.expiresAt = Math.max(held.expiresAt, nowMs + held.request.ttlMs / 2);
     }
   }
 

@@ -116,8 +116,8 @@ const backupSchema = z
       .prefault("8GiB")
       .meta({
         description:
-          "A long backup secures what it has sent after so many bytes; at most this is lost when it " +
-          "is interrupted.",
+          "A long backup secures what it has sent after so many bytes, or after 500,000 chunks if that " +
+          "is earlier; at most this is lost when it is interrupted.",
       }),
     minimumFreeSpace: sizeField().prefault("512MiB").meta({
       description:

@@ -143,6 +143,33 @@ test("the journal finds each chunk of full packs, also after it was opened again
   expect(new PackJournal(catalog).find(ids[0]!)).toBeUndefined();
 });
 
+test("the journal sweeps dead rows when they are most of all, and finds what lives as before", () => {
+  using catalog = openCatalog();
+  const ids = Array.from({ length: 40_000 }, (_, number) => sha256(Buffer.from(String(number))));
+  const journal = new PackJournal(catalog);
+  const operationOf = (start: number): string => (start < 25_000 ? "most" : "rest");
+  for (let start = 0; start < ids.length; start += 1000) {
+    journal.add(makeDirectoryOnly(ids.slice(start, start + 1000)), 5, operationOf(start));
+    journal.setSegment([makeDirectoryOnly(ids.slice(start, start + 1000)).id], `segment ${start}`);
+  }
+  const countRows = (): unknown =>
+    catalog.database.query("SELECT count(*) AS count FROM journal_chunk").get();
+  const expectFrom = (first: number): void => {
+    for (const opened of [journal, new PackJournal(catalog)]) {
+      expect(ids.findIndex((id) => opened.find(id) !== undefined)).toBe(first);
+      expect(ids.slice(first).every((id) => opened.find(id)?.birth === 5)).toBe(true);
+    }
+  };
+  journal.dropSegments(["segment 0", "segment 1000"]);
+  expect(countRows()).toEqual({ count: 40_000 });
+  expectFrom(2000);
+  journal.dropOperation("most");
+  expect(countRows()).toEqual({ count: 15_000 });
+  expectFrom(25_000);
+  journal.add(makeDirectoryOnly(ids.slice(0, 1000)), 6, "most");
+  expect(journal.find(ids[0]!)?.birth).toBe(6);
+});
+
 test("a journal row that points elsewhere than it was written is none", () => {
   using catalog = openCatalog();
   const journal = new PackJournal(catalog);

@@ -45,6 +45,24 @@ test("a lease ends when it is not renewed, and lives on while it is", async () =
   expect(() => holder.use(id("1"))).toThrow("not in force");
 });
 
+test("time in which this process stood still is nobody's silence", async () => {
+  const { holder, clock } = open();
+  await holder.take(request("1"));
+  const { signal } = holder.use(id("1"));
+  // The renewal is due after the watch, as one is that lies in a socket's buffer.
+  for (let count = 0; count < 3; count += 1) {
+    clock.stall(90_000);
+    await clock.step();
+    expect(signal.aborted).toBe(false);
+    holder.use(id("1"));
+    holder.renew(id("1"));
+  }
+  clock.stall(90_000);
+  await clock.pass(40_000);
+  expect(signal.aborted).toBe(true);
+  expect(() => holder.renew(id("1"))).toThrow("not in force");
+});
+
 test("who holds an old id is refused, though the node is leased to its successor", async () => {
   const { holder } = open();
   await holder.take(request("1"));

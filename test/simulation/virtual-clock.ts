@@ -39,6 +39,11 @@ export class VirtualClock implements Clock {
     this.#wallOffsetMs += ms;
   }
 
+  /** Time passes while the whole process stands still: whoever should have woken up wakes up late. */
+  stall(ms: number): void {
+    this.#monotonicMs += ms;
+  }
+
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise<void>((resolve, reject) => {
       if (signal?.aborted === true) return reject(signal.reason as Error);

@@ -10,7 +10,7 @@ import type { Databases } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
 import { textFromPath } from "../../base/path.ts";
 
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 const CACHE_KIB = 8 * 1024;
 const WAL_SIZE_BYTES_KEPT = 64 * 1024 * 1024;
 

@@ -40,7 +40,7 @@ export type SentPackRow = Pick<SealedPack, "id" | "directory" | "directoryBytes"
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS journal_pack (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, birth INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, birth INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL, frame_count INTEGER NOT NULL, chunk_count INTEGER NOT NULL,
     directory BLOB NOT NULL, operation TEXT NOT NULL, segment TEXT) STRICT;
   CREATE TABLE IF NOT EXISTS journal_chunk (
@@ -48,7 +48,6 @@ const SCHEMA = `
     PRIMARY KEY (id, pack)) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS journal_key (
     id TEXT PRIMARY KEY, birth INTEGER NOT NULL, hash TEXT NOT NULL, recipients TEXT NOT NULL) STRICT;
-  DROP INDEX IF EXISTS journal_chunk_pack;
 `;
 
 const CHUNK_COLUMN_COUNT = 4;
@@ -56,6 +55,9 @@ const INSERT_ROW_COUNT = 32;
 
 /** Ids that the filter is made for at first; it grows. */
 const FILTER_ID_COUNT_MIN = 32 * 1024;
+
+/** Fewer dead rows than this are not worth a sweep. */
+const SWEEP_CHUNK_COUNT_MIN = 10_000;
 
 type ChunkRow = { pack: number; frame: number; checksum: number };
 
@@ -85,6 +87,9 @@ export class PackJournal {
   /** By number; emptied whenever a pack changes. */
   readonly #known = new Map<number, KnownPack | null>();
   #packCount: number;
+  /** Chunk rows of packs that are here, and of packs that were dropped. */
+  #chunkCount: number;
+  #deadCount: number;
   /** Of all chunks here; made when somebody asks. */
   #filter: IdFilter | undefined;
 
@@ -101,7 +106,10 @@ export class PackJournal {
     );
     this.#insertChunks = this.#database.query(insertChunksSql(INSERT_ROW_COUNT));
     this.#insertChunk = this.#database.query(insertChunksSql(1));
-    this.#packCount = this.#countPacks();
+    const { packs, chunks } = this.#count();
+    this.#packCount = packs;
+    this.#chunkCount = chunks;
+    this.#deadCount = this.#countRows() - chunks;
   }
 
   /** Enters a pack that the site has acknowledged; its bytes may be gone. */
@@ -129,6 +137,7 @@ export class PackJournal {
       this.#addChunks({ id: sealed.id, number: row!.number, directory });
     })();
     this.#packCount += 1;
+    this.#chunkCount += chunkCount;
   }
 
   /** False if the chunk is surely not here; asks SQLite at most the first time. */
@@ -299,9 +308,18 @@ export class PackJournal {
     return found;
   }
 
-  #countPacks(): number {
+  #count(): { readonly packs: number; readonly chunks: number } {
     const row = this.#database
-      .query<{ count: number }, []>("SELECT count(*) AS count FROM journal_pack")
+      .query<{ packs: number; chunks: number }, []>(
+        "SELECT count(*) AS packs, total(chunk_count) AS chunks FROM journal_pack",
+      )
+      .get();
+    return row ?? { packs: 0, chunks: 0 };
+  }
+
+  #countRows(): number {
+    const row = this.#database
+      .query<{ count: number }, []>("SELECT count(*) AS count FROM journal_chunk")
       .get();
     return row?.count ?? 0;
   }
@@ -316,13 +334,33 @@ export class PackJournal {
         `DELETE FROM journal_pack WHERE ${where}`,
       );
       for (const value of values) remove.run(value);
-      this.#database.run(
-        "DELETE FROM journal_chunk WHERE pack NOT IN (SELECT number FROM journal_pack)",
-      );
+      const before = this.#chunkCount;
+      const { packs, chunks } = this.#count();
+      this.#packCount = packs;
+      this.#chunkCount = chunks;
+      this.#deadCount += before - chunks;
+      const isMany = this.#deadCount >= Math.max(SWEEP_CHUNK_COUNT_MIN, chunks);
+      if (isMany || packs === 0) this.#sweep();
     })();
     this.#known.clear();
+  }
+
+  /**
+   * Empties the table and enters anew what lives, which its packs tell: to look for the dead rows takes
+   * half a minute where they are eight million.
+   */
+  #sweep(): void {
+    this.#database.run("DELETE FROM journal_chunk");
+    const rows = this.#database.query<PackRow & { number: number }, []>(
+      `SELECT number, id, birth, size_bytes AS sizeBytes, directory FROM journal_pack`,
+    );
+    for (const row of rows.all()) {
+      const opened = openRow(row);
+      if (opened === undefined) continue;
+      this.#addChunks({ id: row.id, number: row.number, directory: opened.directory });
+    }
     this.#filter = undefined;
-    this.#packCount = this.#countPacks();
+    this.#deadCount = 0;
   }
 }
 

@@ -70,6 +70,12 @@ export const PROBLEM_COUNT_MAX = 1000;
 /** Chunks of a segment of one node, which bounds the memory that encoding takes. */
 export const SEGMENT_CHUNK_COUNT = 50_000;
 
+/**
+ * A `keep` is committed after so many chunks, too, however small they are: until then they lie in
+ * the journal's tables, where each is a page to read and to write when they are millions.
+ */
+export const KEEP_EVERY_CHUNK_COUNT = 500_000;
+
 /** How long `settle` waits for chunks that other nodes send, and between two questions. */
 export const SETTLE_WAIT_MS_MAX = 15 * 60 * 1000;
 export const SETTLE_PAUSE_MS = 100;

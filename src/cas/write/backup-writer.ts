@@ -10,6 +10,7 @@
 import type { Clock, FileSystem, Random } from "../../base/doors.ts";
 import { emptyTotals, ProblemList } from "./backup-context.ts";
 import type { BackupContext, NodeProgress, NodeTotals } from "./backup-context.ts";
+import { KEEP_EVERY_CHUNK_COUNT } from "./backup-settings.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import { ChunkLookup } from "./chunk-lookup.ts";
@@ -133,6 +134,7 @@ export class NodeBackup implements Disposable {
   #listPacks: Set<string> | undefined;
   #isBegun = false;
   #bytesSinceKeep = 0;
+  #chunksSinceKeep = 0;
   #phase = "store";
   #progressMs = -Infinity;
 
@@ -413,7 +415,9 @@ export class NodeBackup implements Disposable {
     this.#journal.add({ ...pack, sizeBytes }, birth, operation);
     this.#lookup.acknowledge(pack);
     const { frames } = pack.directory;
-    this.#segments.note(frames.reduce((sum, { chunks }) => sum + chunks.length, 0));
+    const chunkCount = frames.reduce((sum, { chunks }) => sum + chunks.length, 0);
+    this.#segments.note(chunkCount);
+    this.#chunksSinceKeep += chunkCount;
     if (this.#listPacks !== undefined) this.#listPacks.add(pack.id);
     else this.#uses.addPack(pack.id, frames.length);
     this.#context.totals.storedBytes += sizeBytes;
@@ -430,11 +434,13 @@ export class NodeBackup implements Disposable {
 
   async #tick(): Promise<void> {
     this.#report(false);
-    if (this.#bytesSinceKeep < this.#options.settings.keepEveryBytes) {
+    const hasManyBytes = this.#bytesSinceKeep >= this.#options.settings.keepEveryBytes;
+    if (!hasManyBytes && this.#chunksSinceKeep < KEEP_EVERY_CHUNK_COUNT) {
       await this.#segments.writeFull();
       return;
     }
     this.#bytesSinceKeep = 0;
+    this.#chunksSinceKeep = 0;
     await this.#segments.keep();
   }
 
