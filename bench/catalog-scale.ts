@@ -57,7 +57,7 @@ function run(folder: string): void {
     const bytes = readFileSync(file);
     const id = sha256Hex(bytes);
     const start = performance.now();
-    index.applySegment({ id }, decodeSegment(bytes, id));
+    index.applySegments([{ ref: { id }, segment: decodeSegment(bytes, id) }]);
     const ms = performance.now() - start;
     insertMs += ms;
     rssMax = Math.max(rssMax, process.memoryUsage.rss());

@@ -10,7 +10,7 @@ import { chunkId, makeSegment, packId } from "./segment-builder.ts";
 import type { BuiltSegment } from "./segment-builder.ts";
 
 function apply(index: ChunkIndex, { ref, bytes }: BuiltSegment): void {
-  index.applySegment(ref, decodeSegment(bytes, ref.id));
+  index.applySegments([{ ref, segment: decodeSegment(bytes, ref.id) }]);
 }
 
 describe("the index", () => {
@@ -52,6 +52,31 @@ describe("the index", () => {
     apply(index, built);
     apply(index, built);
     expect([index.hasSegment(built.ref.id), index.countChunks()]).toEqual([true, 1]);
+  });
+
+  test("is the same whether segments come together or one by one", () => {
+    using world = new World();
+    using other = new World();
+    const [together, alone] = [world.openCatalog(), other.openCatalog()];
+    const built = [
+      makeSegment(["p", "q"], 1, 1, 90),
+      makeSegment(["q", "r"], 1, 2, 300),
+      makeSegment(["s"], 1),
+      makeSegment(["deleted"], 1),
+    ];
+    const found = built.map(({ ref, bytes }) => ({ ref, segment: decodeSegment(bytes, ref.id) }));
+    const isDeleted = (pack: string): boolean => pack === packId("deleted");
+    new ChunkIndex(together).applySegments(found, isDeleted);
+    const index = new ChunkIndex(alone);
+    for (const one of found) index.applySegments([one], isDeleted);
+    for (const table of ["segment", "pack", "mention", "chunk"]) {
+      const rows = [together, alone].map(({ database }) =>
+        database.query(`SELECT * FROM index_${table} ORDER BY 1, 2`).all(),
+      );
+      expect(rows[0]!.length).toBeGreaterThan(2);
+      expect(rows[0]).toEqual(rows[1]);
+    }
+    expect(index.countChunks()).toBe(2 * 90 + 300 + 1);
   });
 
   test("keeps a pack as long as any segment mentions it", () => {
@@ -97,7 +122,8 @@ describe("the index", () => {
     using world = new World();
     const index = new ChunkIndex(world.openCatalog());
     const { ref, bytes } = makeSegment(["p", "q"], 1);
-    index.applySegment(ref, decodeSegment(bytes, ref.id), (pack) => pack === packId("p"));
+    const segment = decodeSegment(bytes, ref.id);
+    index.applySegments([{ ref, segment }], (pack) => pack === packId("p"));
     expect(index.findPack(packId("p"))).toBeUndefined();
     expect(index.find(chunkId("p", 0))).toEqual([]);
     expect(index.find(chunkId("q", 0))).toHaveLength(1);

@@ -4,15 +4,16 @@
  * that a bad page is noticed at the hit and never becomes a hole in a backup.
  *
  * A pack row lives while a segment mentions it; chunk rows of a pack that has gone are dead, since
- * numbers are never used twice, and are swept when they are many. One segment is one transaction.
- * Memory: SQLite's page cache, the rows of `PACK_CACHE_COUNT` packs, and one decoded segment.
+ * numbers are never used twice, and are swept when they are many. Segments that come together are one
+ * transaction. Memory: SQLite's page cache, the rows of `PACK_CACHE_COUNT` packs, and those segments.
  */
 import type { Statement } from "bun:sqlite";
-import { fromHex, toHex } from "../../base/hex.ts";
+import { toHex } from "../../base/hex.ts";
 import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import { chunkChecksum } from "./chunk-checksum.ts";
-import type { DecodedSegment, SegmentChunk, SegmentPack } from "../format/index-segment.ts";
+import { insertChunks } from "./chunk-inserter.ts";
+import type { DecodedSegment, SegmentPack } from "../format/index-segment.ts";
 import {
   checkedPack,
   encodePackValue,
@@ -43,6 +44,12 @@ export type ChunkPlace = {
   readonly seal?: FrameSeal;
   /** Only pack directories have it. */
   readonly frameChecksum?: undefined;
+};
+
+/** A segment that became current. */
+export type FoundSegment = {
+  readonly ref: { readonly id: string };
+  readonly segment: DecodedSegment;
 };
 
 /** A pack, and one of the segments that mention it. */
@@ -78,8 +85,6 @@ const SCHEMA = `
     PRIMARY KEY (id, pack)
   ) STRICT, WITHOUT ROWID;`;
 
-const CHUNK_COLUMN_COUNT = 6;
-const INSERT_ROW_COUNT = 64;
 const FIND_COUNT = 64;
 const PACK_CACHE_COUNT = 4096;
 const PAGE_COUNT = 200;
@@ -87,8 +92,6 @@ const SWEEP_CHUNK_COUNT_MIN = 100_000;
 const DEAD_KEY = "index-dead-chunks";
 
 type ChunkRow = { pack: number; frame: number; start: number; length: number; checksum: number };
-
-type ChunkValue = Uint8Array | number;
 
 /**
  * The index of chunks in a catalog.
@@ -143,27 +146,31 @@ export class ChunkIndex {
   }
 
   /**
-   * Enters a segment: packs that `isDeleted` are left out, and what is known of a pack from another
+   * Enters segments: packs that `isDeleted` are left out, and what is known of a pack from another
    * segment stays. Twice is as good as once.
    */
-  applySegment(
-    ref: { readonly id: string },
-    decoded: DecodedSegment,
+  applySegments(
+    found: readonly FoundSegment[],
     isDeleted: (pack: string, birth: number) => boolean = () => false,
   ): void {
     this.#isEmpty = undefined;
-    if (this.hasSegment(ref.id)) return;
+    const fresh = found.filter(({ ref }) => !this.hasSegment(ref.id));
+    if (fresh.length === 0) return;
     this.#packs.clear();
     this.#catalog.transaction(() => {
-      const segment = this.#insertedNumber("INSERT INTO index_segment (id) VALUES (?)", [ref.id]);
-      const numbers = decoded.packs.map((pack) =>
-        isDeleted(pack.id, pack.birth) ? undefined : this.#mention(segment, pack),
-      );
-      const counts = this.#insertChunks(decoded, numbers);
+      const entered = fresh.map(({ ref, segment }) => {
+        const number = this.#insertedNumber("INSERT INTO index_segment (id) VALUES (?)", [ref.id]);
+        const numbers = segment.packs.map((pack) =>
+          isDeleted(pack.id, pack.birth) ? undefined : this.#mention(number, pack),
+        );
+        return { segment, numbers };
+      });
       const count = this.#catalog.database.query<null, [number, number]>(
         "UPDATE index_pack SET chunks = ? WHERE number = ?",
       );
-      for (const [number, chunks] of counts) count.run(chunks, number);
+      for (const [number, chunks] of insertChunks(this.#catalog, entered)) {
+        count.run(chunks, number);
+      }
     });
   }
 
@@ -375,25 +382,6 @@ export class ChunkIndex {
     return row?.number ?? 0;
   }
 
-  /** Enters chunks in the segment's order, which is the table's; returns how many by pack. */
-  #insertChunks(
-    decoded: DecodedSegment,
-    numbers: readonly (number | undefined)[],
-  ): Map<number, number> {
-    const counts = new Map<number, number>();
-    if (numbers.every((number) => number === undefined)) return counts;
-    const insert = new ChunkInserter(this.#catalog);
-    const idBytes = decoded.packs.map(({ id }) => fromHex(id));
-    for (const chunk of decoded.chunks()) {
-      const number = numbers[chunk.pack];
-      if (number === undefined) continue;
-      insert.add(chunk, { number, idBytes: idBytes[chunk.pack]! });
-      counts.set(number, (counts.get(number) ?? 0) + 1);
-    }
-    insert.finish();
-    return counts;
-  }
-
   #addPlace(id: Uint8Array, row: ChunkRow, places: ChunkPlace[]): void {
     const pack = this.#packOf(row.pack);
     if (pack === undefined) return;
@@ -429,39 +417,6 @@ export class ChunkIndex {
     }
     this.#catalog.set(DEAD_KEY, isMany ? undefined : String(dead));
   }
-}
-
-/** Inserts chunk rows many at a time, which spares most of the calls into SQLite. */
-class ChunkInserter {
-  readonly #many: Statement<null, ChunkValue[]>;
-  readonly #one: Statement<null, ChunkValue[]>;
-  #pending: ChunkValue[] = [];
-
-  constructor(catalog: Catalog) {
-    this.#many = catalog.database.query(insertChunksSql(INSERT_ROW_COUNT));
-    this.#one = catalog.database.query(insertChunksSql(1));
-  }
-
-  add(chunk: SegmentChunk, pack: { readonly number: number; readonly idBytes: Uint8Array }): void {
-    const { id, frame, offset, length } = chunk;
-    const checksum = chunkChecksum(id, pack.idBytes, { frame, start: offset, length });
-    this.#pending.push(id, pack.number, frame, offset, length, checksum);
-    if (this.#pending.length < INSERT_ROW_COUNT * CHUNK_COLUMN_COUNT) return;
-    this.#many.run(...this.#pending);
-    this.#pending = [];
-  }
-
-  finish(): void {
-    for (let index = 0; index < this.#pending.length; index += CHUNK_COLUMN_COUNT) {
-      this.#one.run(...this.#pending.slice(index, index + CHUNK_COLUMN_COUNT));
-    }
-    this.#pending = [];
-  }
-}
-
-function insertChunksSql(rowCount: number): string {
-  const rows = Array.from({ length: rowCount }, () => "(?, ?, ?, ?, ?, ?)").join(", ");
-  return `INSERT OR IGNORE INTO index_chunk (id, pack, frame, start, length, checksum) VALUES ${rows}`;
 }
 
 function repaired(pack: KnownPack, repairs: ReadonlyMap<string, number>): KnownPack {

@@ -2,14 +2,14 @@
  * Keeps the catalog's index of chunks in step with the state: segments that became current are read
  * and entered, those that did not stay current are dropped, deleted packs are forgotten. Being behind
  * is safe (a chunk that is not found is sent again); so is stopping anywhere, since what is to be
- * done is always computed from what both sides hold. At most `FETCH_CONCURRENCY` segments are in
- * memory.
+ * done is always computed from what both sides hold. Memory: `BATCH_SIZE_BYTES` of segments, and those
+ * that are being fetched.
  */
 import { AppError } from "../../base/error.ts";
 import { mapConcurrent } from "../../base/semaphore.ts";
 import type { Site, SiteCall } from "../../sites/site.ts";
 import type { CatalogLog } from "../catalog/catalog-log.ts";
-import type { ChunkIndex } from "../catalog/catalog-index.ts";
+import type { ChunkIndex, FoundSegment } from "../catalog/catalog-index.ts";
 import { decodeSegment, segmentKey } from "../format/index-segment.ts";
 import type { DecodedSegment } from "../format/index-segment.ts";
 import { PLAIN_SEALER } from "../format/seal.ts";
@@ -18,6 +18,9 @@ import { isDeletedPack } from "./state.ts";
 import type { RepositoryState } from "./state.ts";
 
 const FETCH_CONCURRENCY = 2;
+
+/** Segments that are entered together: some 350,000 chunks. */
+const BATCH_SIZE_BYTES = 16 * 1024 * 1024;
 
 type Ref = { readonly id: string; readonly birth: number };
 type Fetched = { readonly ref: Ref; readonly bytes: Uint8Array | undefined };
@@ -89,15 +92,16 @@ export class IndexFollower {
       (ref, signal) => this.#read(ref, { signal }),
       options.signal,
     );
+    const batch = new SegmentBatch((segments) =>
+      this.#index.applySegments(segments, (pack, birth) => isDeletedPack(state, pack, birth)),
+    );
     for await (const found of fetched) {
-      const { ref } = found;
+      const { ref, bytes } = found;
       const segment = this.#decode(found);
-      if (segment instanceof AppError) {
-        this.#problems.set(ref.id, segment);
-        continue;
-      }
-      this.#index.applySegment(ref, segment, (pack, birth) => isDeletedPack(state, pack, birth));
+      if (segment instanceof AppError) this.#problems.set(ref.id, segment);
+      else batch.add({ ref, segment }, bytes?.length ?? 0);
     }
+    batch.flush();
     const stale = [...held].filter((id) => !state.segments.has(id));
     // What replaces a stale segment may be what could not be read.
     if (this.#problems.size > 0) return false;
@@ -146,6 +150,29 @@ export class IndexFollower {
       if (!(thrown instanceof AppError) || thrown.kind !== "damaged") throw thrown;
       return thrown;
     }
+  }
+}
+
+/** Collects segments, to enter many of them at once. */
+class SegmentBatch {
+  readonly #apply: (segments: readonly FoundSegment[]) => void;
+  #segments: FoundSegment[] = [];
+  #sizeBytes = 0;
+
+  constructor(apply: (segments: readonly FoundSegment[]) => void) {
+    this.#apply = apply;
+  }
+
+  add(segment: FoundSegment, sizeBytes: number): void {
+    this.#segments.push(segment);
+    this.#sizeBytes += sizeBytes;
+    if (this.#sizeBytes >= BATCH_SIZE_BYTES) this.flush();
+  }
+
+  flush(): void {
+    this.#apply(this.#segments);
+    this.#segments = [];
+    this.#sizeBytes = 0;
   }
 }
 

@@ -68,7 +68,7 @@ export const READ_ATTEMPTS_MAX = 3;
 export const PROBLEM_COUNT_MAX = 1000;
 
 /** Chunks of a segment of one node, which bounds the memory that encoding takes. */
-export const SEGMENT_CHUNK_COUNT = 50_000;
+export const SEGMENT_CHUNK_COUNT = 20_000;
 
 /**
  * A `keep` is committed after so many chunks, too, however small they are: until then they lie in
