@@ -52,11 +52,21 @@ export class MemoryGuard {
   }
 }
 
+/** Of the thread, while it is guarded. */
+let guarding: MemoryGuard | undefined;
+
 /** Checks this thread now and then, until the signal. */
 export async function guardMemory(signal: AbortSignal): Promise<void> {
   const guard = new MemoryGuard();
+  guarding = guard;
   while (!signal.aborted) {
     guard.check();
     await realClock.sleep(INTERVAL_MS, signal).catch(() => undefined);
   }
+  if (guarding === guard) guarding = undefined;
+}
+
+/** For work that holds the thread for seconds: checks it, if it is guarded. */
+export function checkMemory(): void {
+  guarding?.check();
 }

@@ -6,6 +6,7 @@
  */
 import type { Statement } from "bun:sqlite";
 import { fromHex } from "../../base/hex.ts";
+import { checkMemory } from "../../base/memory-guard.ts";
 import type { DecodedSegment, SegmentChunk } from "../format/index-segment.ts";
 import type { Catalog } from "./catalog.ts";
 import { chunkChecksum } from "./chunk-checksum.ts";
@@ -56,6 +57,7 @@ class ChunkInserter {
     if (this.#pending.length < INSERT_ROW_COUNT * CHUNK_COLUMN_COUNT) return;
     this.#many.run(...this.#pending);
     this.#pending = [];
+    checkMemory();
   }
 
   finish(): void {

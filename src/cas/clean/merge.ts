@@ -5,6 +5,7 @@
  * does a merge say which deleted packs nobody mentions any more, because only then all segments have
  * been read. Memory: the rows of one merge, about 80 MiB; ids of deleted packs.
  */
+import { checkMemory } from "../../base/memory-guard.ts";
 import { type CommitRules, COMMIT_RULES } from "../write/commit-rules.ts";
 import { getSegment } from "./moved-on.ts";
 import type {
@@ -169,6 +170,7 @@ function mergeSegments(
       if (ordinal === undefined || packs.get(id)?.input !== input) continue;
       chunks.push({ ...chunk, pack: ordinal });
     }
+    checkMemory();
   }
   const encoded = encodeSortedSegment(sorted, chunks.toSorted(comparePlaces), sealer);
   return { ...encoded, packIds: new Set(ordinals.keys()) };

@@ -5,6 +5,7 @@
  * attempt sends its chunks again.
  */
 import { AppError } from "../../base/error.ts";
+import { checkMemory } from "../../base/memory-guard.ts";
 import { SEGMENT_CHUNK_COUNT } from "./backup-settings.ts";
 import type { EntryBodies } from "../log/entry.ts";
 import { encodeSegment, segmentKey } from "../format/index-segment.ts";
@@ -131,7 +132,9 @@ export class SegmentWriter {
     this.#signal?.throwIfAborted();
     const rows = this.#journal.listUnnamed(this.#operation, SEGMENT_CHUNK_COUNT);
     if (rows.length === 0) return false;
+    checkMemory();
     const segment = encodeSegment(rows, this.#repository.sealer);
+    checkMemory();
     const birth = this.#repository.state.sequence;
     await this.#repository.putObject(segmentKey(segment.id, birth), segment.bytes, {
       sha256: segment.id,
