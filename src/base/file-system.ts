@@ -44,7 +44,7 @@ const SYNC_TOGETHER_COUNT_MIN = 4;
  * fresh memory: 2 GB in writes of 8 MiB took 9 s of system time on a virtual machine with Linux 6.18
  * that gives free memory back to its host, in writes of up to 1 MiB 1.2 to 1.6 s.
  */
-export const WRITE_SIZE_BYTES_MAX = 512 * 1024;
+export const WRITE_SIZE_BYTES_MAX = 1024 * 1024;
 
 const NO_XATTRS: ReadonlyMap<string, Uint8Array> = new Map();
 

@@ -11,13 +11,39 @@ export function makeFolders(files: FileSystem, path: string, mode?: number): voi
   files.makeDirectory(path, mode);
 }
 
-/** Removes a folder with all it holds; links inside are removed, not followed. Absent is fine. */
-export function removeFolder(files: FileSystem, path: string): void {
-  const stat = files.lstat(path);
-  if (stat === undefined) return;
-  if (stat.type !== "directory") return files.unlink(path);
-  for (const name of files.readDirectory(path)) removeFolder(files, joinPath(path, name));
+/** Files that are removed before other work of the process has its turn: some 10 ms. */
+const REMOVED_COUNT = 1000;
+
+/**
+ * Removes a folder with all it holds; links inside are removed, not followed. Absent is fine.
+ * @param pause - Lets other work of the process have its turn: a capture may hold millions of links.
+ */
+export async function removeFolder(
+  files: FileSystem,
+  path: string,
+  pause: () => Promise<void>,
+): Promise<void> {
+  if (removeFile(files, path)) return;
+  const names = files.readDirectory(path);
+  for (const [index, name] of names.entries()) {
+    const child = joinPath(path, name);
+    if (!removeFile(files, child)) await removeFolder(files, child, pause);
+    if (index % REMOVED_COUNT === REMOVED_COUNT - 1) await pause();
+  }
   files.removeDirectory(path);
+}
+
+/** False for a folder. Nearly all are files, so nobody asks before. */
+function removeFile(files: FileSystem, path: string): boolean {
+  try {
+    files.unlink(path);
+    return true;
+  } catch (thrown) {
+    const stat = files.lstat(path);
+    if (stat === undefined) return true;
+    if (stat.type === "directory") return false;
+    throw thrown;
+  }
 }
 
 /**

@@ -130,7 +130,7 @@ export class Member implements AsyncDisposable {
   /** Opens the node's sites. One that answers is enough; what is wrong with the others is shown. */
   static async open(options: MemberOptions): Promise<Member> {
     const { config, doors } = options;
-    sweepScratchFolder(doors.files, config.scratchFolder);
+    await sweepScratchFolder(doors, config.scratchFolder);
     const sites = new SiteSet({
       sites: options.sites,
       doors,

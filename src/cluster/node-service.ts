@@ -398,7 +398,8 @@ export class NodeService {
       await under.session?.backup.close();
       await this.#runDue(under);
       const { config, doors } = this.#base;
-      removeFolder(doors.files, joinPath(config.scratchFolder, under.lease.request.operation));
+      const scratch = joinPath(config.scratchFolder, under.lease.request.operation);
+      await removeFolder(doors.files, scratch, () => doors.clock.sleep(0));
     } catch (thrown) {
       under.problems.push(toAppError(thrown).message);
     } finally {

@@ -152,7 +152,7 @@ async function captureOnce(
   capture: Capture,
   { tally, what }: { readonly tally: Tally; readonly what: string },
 ): Promise<void> {
-  removeFolder(files, SCRATCH);
+  await removeFolder(files, SCRATCH, async () => undefined);
   files.makeDirectory(SCRATCH);
   // From a capture that M3 hardly notices to one that waits for whole snapshots between two calls.
   const pace = 0.05 * 200 ** fraction();

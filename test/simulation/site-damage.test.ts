@@ -31,7 +31,7 @@ describe("a restore goes on at the mirror and mends the primary where objects ar
     test(name, async () => {
       const { cluster, trees } = await backedUp();
       const count = shadeAll(cluster.store, shade);
-      wipe(cluster);
+      await wipe(cluster);
       const result = await restore(cluster);
       expectTrees(cluster, trees);
       expect(result.faults).toBeGreaterThan(0);
@@ -45,7 +45,7 @@ describe("a restore goes on at the mirror and mends the primary where objects ar
       expect(await verify(cluster, { deep: true })).toMatchObject({ ok: true, site: "store" });
       // It stands on its own again, whatever becomes of the mirror.
       cluster.stores.get("east")!.isDown = true;
-      wipe(cluster);
+      await wipe(cluster);
       expect(await restore(cluster)).toMatchObject({ faults: 0, repairs: [] });
       expectTrees(cluster, trees);
     });
@@ -55,7 +55,7 @@ describe("a restore goes on at the mirror and mends the primary where objects ar
     for (const kind of ["failing", "silent"] as const) {
       const { cluster, trees } = await backedUp();
       shadeAll(cluster.store, { kind });
-      wipe(cluster);
+      await wipe(cluster);
       expect(await restore(cluster)).toMatchObject({ faults: 0, repairs: [] });
       expectTrees(cluster, trees);
       const counts = cluster.nodes.map(({ member }) => member.sites.faults.counts.get("store"));
@@ -102,7 +102,7 @@ describe("a mirror in the middle of a backup", () => {
       const synced = await run(cluster, (node) => node.member.startSync());
       expect(synced).toMatchObject({ result: { mirrors: [{ state: "acknowledged" }] } });
       cluster.store.isDown = true;
-      wipe(cluster);
+      await wipe(cluster);
       await restore(cluster, "two");
       expectTrees(cluster, trees);
     });
@@ -151,7 +151,7 @@ for (const shade of [SHADES["lost"]!, SHADES["flipped"]!]) {
     expect(again?.error).toBeUndefined();
     expect(again?.result).toMatchObject({ complete: true });
     expect(await verify(cluster, { deep: true, backup: "two" })).toMatchObject({ ok: true });
-    wipe(cluster);
+    await wipe(cluster);
     await restore(cluster, "two");
     expectTrees(cluster, trees);
     // What is right when it is read again is relied on again.
@@ -190,7 +190,7 @@ test("a backup goes on where the lists of the last one are damaged, and they are
   const verified = await verify(cluster, { deep: true, repair: true });
   expect(verified).toMatchObject({ ok: true });
   const trees = treesOf(cluster);
-  wipe(cluster);
+  await wipe(cluster);
   await restore(cluster, "two");
   expectTrees(cluster, trees);
 });
@@ -256,9 +256,9 @@ function change(cluster: SimulatedCluster): void {
 }
 
 /** Nothing is left of the data. */
-function wipe(cluster: SimulatedCluster): void {
+async function wipe(cluster: SimulatedCluster): Promise<void> {
   for (const { files } of cluster.nodes) {
-    removeFolder(files, PRODUCT_ROOT);
+    await removeFolder(files, PRODUCT_ROOT, async () => undefined);
     makeFolders(files, PRODUCT_ROOT);
   }
 }

@@ -57,8 +57,9 @@ export async function captureTree(
   volume: M3Volume,
   snapshot?: SnapshotMetadata,
 ): Promise<CapturedTree> {
-  removeFolder(options.files, joinPath(options.scratch, volume));
-  using list = new CaptureListWriter(options.files, captureListPath(options.scratch, volume));
+  const { files, scratch, pause } = options;
+  await removeFolder(files, joinPath(scratch, volume), pause);
+  using list = new CaptureListWriter(files, captureListPath(scratch, volume));
   const capture = new TreeCapture(options, { volume, snapshot, list });
   await capture.run();
   return { counts: capture.counts, shards: capture.shards };
