@@ -278,7 +278,7 @@ export class ClusterSession implements AsyncDisposable {
   /** Waits for the lease of a coordinator that is silent; it ends by itself. */
   async #takeLease(node: NodeAddress, body: JsonValue): Promise<void> {
     const { doors, context, leaseTimeMs } = this.#options;
-    const patientUntil = doors.clock.monotonic() + leaseTimeMs * 1.5;
+    const patientUntil = doors.clock.monotonic() + leaseTimeMs * 2;
     for (let tries = 0; ; tries += 1) {
       try {
         await this.#call(node, "lease", body, context.signal);

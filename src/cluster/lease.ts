@@ -6,6 +6,7 @@
  */
 import type { Clock } from "../base/doors.ts";
 import { AppError } from "../base/error.ts";
+import { LEASE_RENEWAL_COUNT } from "./protocol.ts";
 import type { LeaseRequest } from "./protocol.ts";
 
 /** What lives as long as a lease. */
@@ -26,6 +27,9 @@ type Held = {
 
 /** A watch that wakes up so late was held up with all else in this process. */
 const LATE_MS = 1000;
+
+/** What lies in the sockets is heard within this time. */
+const HEARING_MS = 1000;
 
 /** Ids of ended leases that are remembered, so that a request which comes late takes nothing. */
 const ENDED_COUNT_MAX = 100;
@@ -57,14 +61,13 @@ export class LeaseHolder {
       if (this.#endedIds.has(request.lease)) throw notInForce();
       const held = this.#held;
       if (held === undefined) break;
-      const nowMs = this.#clock.monotonic();
       if (held.ended === undefined && held.request.lease === request.lease) {
-        held.expiresAt = nowMs + request.ttlMs;
+        held.expiresAt = this.#clock.monotonic() + request.ttlMs;
         return;
       }
       const isOfSame = held.request.coordinator === request.coordinator;
-      if (held.ended === undefined && nowMs < held.expiresAt && !isOfSame) throw busy(held.request);
-      await this.#end(held, nowMs < held.expiresAt ? takenOver(request) : expired(held.request));
+      if (held.ended === undefined && !isOfSame) throw busy(held.request);
+      await this.#end(held, takenOver(request));
     }
     const fresh: Held = {
       request,
@@ -117,25 +120,24 @@ export class LeaseHolder {
   }
 
   /**
-   * While this process stood still (a blocked disk, a machine that was paused) it could hear nobody:
-   * what had come by then is heard before a lease ends for silence.
+   * Ends the lease when it was not renewed in time. While this process stood still (a blocked disk, a
+   * machine that was paused) it could hear nobody: so what may have come by then is heard first, once.
    */
   async #watch(held: Held): Promise<void> {
+    let heardUntil = 0;
     while (held.ended === undefined) {
-      const leftMs = held.expiresAt - this.#clock.monotonic();
-      if (leftMs <= 0) {
+      const nowMs = this.#clock.monotonic();
+      const leftMs = held.expiresAt - nowMs;
+      if (leftMs <= 0 && heardUntil === held.expiresAt) {
         await this.#end(held, expired(held.request));
         return;
       }
-      const wakeAt = this.#clock.monotonic() + leftMs;
+      if (leftMs <= 0) heardUntil = held.expiresAt;
       try {
-        await this.#clock.sleep(leftMs, held.abort.signal);
+        await this.#clock.sleep(leftMs > 0 ? leftMs : hearingMs(held, -leftMs), held.abort.signal);
       } catch {
         return; // ended while we slept
       }
-      const nowMs = this.#clock.monotonic();
-      if (nowMs < wakeAt + LATE_MS) continue;
-      held.expiresAt = Math.max(held.expiresAt, nowMs + held.request.ttlMs / 2);
     }
   }
 
@@ -156,6 +158,12 @@ export class LeaseHolder {
     if (this.#endedIds.size > ENDED_COUNT_MAX && oldest !== undefined)
       this.#endedIds.delete(oldest);
   }
+}
+
+/** How long a renewal is still waited for: the next one comes too, if connections broke meanwhile. */
+function hearingMs({ request }: Held, lateMs: number): number {
+  const renewalMs = request.ttlMs / LEASE_RENEWAL_COUNT;
+  return lateMs < LATE_MS ? Math.min(HEARING_MS, renewalMs) : renewalMs;
 }
 
 function busy(request: LeaseRequest): AppError {

@@ -255,21 +255,30 @@ test("whichever call of the site fails, the next backup is whole", async () => {
   console.log(`${points} failures of the site were survived`);
 }, 60_000);
 
-test("a long backup keeps what it has sent, and names the rest at its end", async () => {
-  await using rig = await Rig.open();
-  rig.write("big", noise(5_000_000, 1));
-  const { stored, sequence } = await rig.backup({ settings: { keepEveryBytes: 1_000_000 } });
-  const repository = await rig.openRepository();
-  const entries = [...rig.site.objects].filter(([key]) => key.startsWith("log/"));
-  const kinds = entries.map(([, bytes]) => JSON.parse(Buffer.from(bytes).toString()).kind);
-  expect(kinds).toEqual(["note", ...Array.from({ length: sequence - 2 }, () => "keep"), "backup"]);
-  expect(kinds).toContain("keep");
-  expect(repository.state.keeps.size).toBe(0);
-  const packCount = stored.segments.reduce((sum, { packs }) => sum + packs, 0);
-  const packs = [...rig.site.objects.keys()].filter((key) => key.startsWith("pack/"));
-  expect(packCount).toBeLessThan(packs.length);
-  await expectSame(rig, stored.volumes[0]!.listing);
-});
+const KEEPS = [{ keepEveryBytes: 1_000_000 }, { keepEveryChunks: 5 }];
+
+test.each(KEEPS)(
+  "a long backup keeps what it has sent, and names the rest: %j",
+  async (settings) => {
+    await using rig = await Rig.open();
+    rig.write("big", noise(5_000_000, 1));
+    const { stored, sequence } = await rig.backup({ settings });
+    const repository = await rig.openRepository();
+    const entries = [...rig.site.objects].filter(([key]) => key.startsWith("log/"));
+    const kinds = entries.map(([, bytes]) => JSON.parse(Buffer.from(bytes).toString()).kind);
+    expect(kinds).toEqual([
+      "note",
+      ...Array.from({ length: sequence - 2 }, () => "keep"),
+      "backup",
+    ]);
+    expect(kinds).toContain("keep");
+    expect(repository.state.keeps.size).toBe(0);
+    const packCount = stored.segments.reduce((sum, { packs }) => sum + packs, 0);
+    const packs = [...rig.site.objects.keys()].filter((key) => key.startsWith("pack/"));
+    expect(packCount).toBeLessThan(packs.length);
+    await expectSame(rig, stored.volumes[0]!.listing);
+  },
+);
 
 test("packs that a cleanup has passed are not named, and are sent again by the next attempt", async () => {
   await using rig = await Rig.open();

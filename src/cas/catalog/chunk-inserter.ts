@@ -7,6 +7,7 @@
 import type { Statement } from "bun:sqlite";
 import { fromHex } from "../../base/hex.ts";
 import { checkMemory } from "../../base/memory-guard.ts";
+import { idPrefix } from "../format/index-segment.ts";
 import type { DecodedSegment, SegmentChunk } from "../format/index-segment.ts";
 import type { Catalog } from "./catalog.ts";
 import { chunkChecksum } from "./chunk-checksum.ts";
@@ -102,7 +103,7 @@ class Cursor {
       if (number === undefined) continue;
       this.chunk = value;
       this.number = number;
-      this.prefix = prefixOf(value.id);
+      this.prefix = idPrefix(value.id);
       return true;
     }
   }
@@ -137,10 +138,4 @@ function sink(heap: Cursor[]): void {
     [heap[index], heap[child]] = [heap[child]!, heap[index]!];
     index = child;
   }
-}
-
-function prefixOf(id: Uint8Array): number {
-  let prefix = 0;
-  for (let index = 0; index < 6; index += 1) prefix = prefix * 256 + id[index]!;
-  return prefix;
 }

@@ -329,19 +329,22 @@ export class PackJournal {
     values: readonly (string | number)[],
   ): void {
     if (values.length === 0 || this.#packCount === 0) return;
-    this.#database.transaction(() => {
+    const drop = (): { readonly packs: number; readonly chunks: number; readonly dead: number } => {
       const remove = this.#database.query<null, [string | number]>(
         `DELETE FROM journal_pack WHERE ${where}`,
       );
       for (const value of values) remove.run(value);
-      const before = this.#chunkCount;
       const { packs, chunks } = this.#count();
-      this.#packCount = packs;
-      this.#chunkCount = chunks;
-      this.#deadCount += before - chunks;
-      const isMany = this.#deadCount >= Math.max(SWEEP_CHUNK_COUNT_MIN, chunks);
-      if (isMany || packs === 0) this.#sweep();
-    })();
+      const dead = this.#deadCount + this.#chunkCount - chunks;
+      const isMany = dead >= Math.max(SWEEP_CHUNK_COUNT_MIN, chunks);
+      if (!isMany && packs > 0) return { packs, chunks, dead };
+      this.#sweep();
+      return { packs, chunks, dead: 0 };
+    };
+    const { packs, chunks, dead } = guardRead(() => this.#database.transaction(drop)());
+    this.#packCount = packs;
+    this.#chunkCount = chunks;
+    this.#deadCount = dead;
     this.#known.clear();
   }
 
@@ -354,13 +357,12 @@ export class PackJournal {
     const rows = this.#database.query<PackRow & { number: number }, []>(
       `SELECT number, id, birth, size_bytes AS sizeBytes, directory FROM journal_pack`,
     );
-    for (const row of rows.all()) {
+    for (const row of rows.iterate()) {
       const opened = openRow(row);
       if (opened === undefined) continue;
       this.#addChunks({ id: row.id, number: row.number, directory: opened.directory });
     }
     this.#filter = undefined;
-    this.#deadCount = 0;
   }
 }
 

@@ -19,6 +19,8 @@ export type BackupSettings = {
   readonly compressionLevel: number;
   /** A `keep` is committed when so much was sent since the last one. */
   readonly keepEveryBytes: number;
+  /** And when so many chunks were; `KEEP_EVERY_CHUNK_COUNT` unless said otherwise. */
+  readonly keepEveryChunks?: number;
   /** Each so many-th backup trusts no earlier list, so that lists shrink again; 0 for never. */
   readonly lookUpEvery: number;
   /** Share of unchanged files that is read anyway, 0 to 1. */

@@ -434,8 +434,10 @@ export class NodeBackup implements Disposable {
 
   async #tick(): Promise<void> {
     this.#report(false);
-    const hasManyBytes = this.#bytesSinceKeep >= this.#options.settings.keepEveryBytes;
-    if (!hasManyBytes && this.#chunksSinceKeep < KEEP_EVERY_CHUNK_COUNT) {
+    const { keepEveryBytes, keepEveryChunks = KEEP_EVERY_CHUNK_COUNT } = this.#options.settings;
+    const isDue =
+      this.#bytesSinceKeep >= keepEveryBytes || this.#chunksSinceKeep >= keepEveryChunks;
+    if (!isDue) {
       await this.#segments.writeFull();
       return;
     }

@@ -92,6 +92,7 @@ const INDEX_INFO_TYPE = 2;
  * @throws AppError `damaged`.
  */
 export function parseFilesetInfo(bytes: Uint8Array): FilesetInfo {
+  if (bytes.length > INFO_SIZE_BYTES_MAX) throw damagedInfo("fileset");
   const fields = infoSchema.safeParse(decodeRootObject(bytes, INDEX_INFO_TYPE)?.fields);
   if (!fields.success) throw damagedInfo("fileset");
   const [blockStartNs, blockSizeNs, entryCount, majorVersion, , , time, , uuid, volume] =
@@ -122,7 +123,10 @@ export function parseIndexFilesetInfo(bytes: Uint8Array): IndexFilesetInfo {
 }
 
 /** Far above what M3's objects have: the decoder reserves what a length says before it reads on. */
-const OBJECT_LENGTH_MAX = 1024;
+const OBJECT_LENGTH_MAX = 64;
+
+/** M3 writes some 100 bytes. */
+const INFO_SIZE_BYTES_MAX = 16 * 1024;
 
 /** One for all: a new one costs more than an entry of a log. */
 const decoder = new Decoder({

@@ -124,10 +124,12 @@ describe("info files", () => {
   });
 
   test.each([
-    ["array", [0xdd, 0x00, 0xff, 0xff, 0xff]],
-    ["map", [0xdf, 0x00, 0xff, 0xff, 0xff, 0xa1, 0x61]],
-  ])("are not believed about the length of an %s", (_, header) => {
-    const nested = Array.from({ length: 12 }).flatMap(() => header);
+    ["array", 12, [0xdd, 0x00, 0xff, 0xff, 0xff]],
+    ["map", 12, [0xdf, 0x00, 0xff, 0xff, 0xff, 0xa1, 0x61]],
+    ["array in arrays", 5000, [0xdc, 0x04, 0x00]],
+    ["array in a large file", 60_000, [0xdc, 0x04, 0x00]],
+  ])("are not believed about the length of an %s", (_, depth, header) => {
+    const nested = Array.from({ length: depth }).flatMap(() => header);
     const before = process.memoryUsage.rss();
     expect(() => parseFilesetInfo(Uint8Array.from([1, ...nested]))).toThrow("cannot be read");
     // A place for each element would be 128 MiB for each of them.
