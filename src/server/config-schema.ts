@@ -196,9 +196,13 @@ const limitsSchema = z
     requestTimeout: durationField({ min: 100 }).prefault("30s").meta({
       description: "How long a short request from node to node may take.",
     }),
-    leaseTime: durationField({ min: 1000 }).prefault("60s").meta({
-      description: "How long a node stays reserved for an operation whose coordinator is silent.",
-    }),
+    leaseTime: durationField({ min: 1000 })
+      .prefault("60s")
+      .meta({
+        description:
+          "How long a node stays reserved for an operation whose coordinator is silent. Time in which " +
+          "the node's own process stood still does not count.",
+      }),
   })
   .prefault({})
   .meta({ description: "Limits of the server." });

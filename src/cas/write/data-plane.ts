@@ -55,8 +55,9 @@ export type FileScan = {
   readonly isResumed: boolean;
   /** Runs of zeros are holes; told with the last part. */
   readonly isSparse: boolean;
-  /** The open file before the first read and after the last one. */
+  /** The open file before the first read. */
   readonly before?: FileStat;
+  /** After the last one, where that shows another size or time: each stat crosses threads. */
   readonly after?: FileStat;
   /** What the task's check found; told with the last part. */
   readonly finding?: Finding;
@@ -302,7 +303,9 @@ export class DataPlaneCore {
       const isSparse = this.#hasHoles(file);
       const found = file.check === undefined ? {} : { finding: file.check.finish() };
       this.#close(file);
-      batch.files.push({ ...part, isLast: true, isSparse, before: file.before, after, ...found });
+      const { before } = file;
+      const changed = isSameState(before, after) ? {} : { after };
+      batch.files.push({ ...part, isLast: true, isSparse, before, ...changed, ...found });
     } catch (error) {
       slot.filled = start;
       slot.offsets.length = chunkCountBefore;
@@ -389,6 +392,10 @@ function openSlot(settings: DataPlaneSettings): Slot {
   const bufferSizeBytes = Math.max(settings.batchSizeBytes, 2 * maximum);
   const chunker = new Chunker(settings.chunker, { bufferSizeBytes });
   return { chunker, filled: 0, offsets: [], lengths: [], ids: new Uint8Array(0) };
+}
+
+function isSameState(one: FileStat, other: FileStat): boolean {
+  return one.sizeBytes === other.sizeBytes && one.mtimeNs === other.mtimeNs;
 }
 
 /** A file begins in a batch if it fits into the rest of it, or can at least be cut there. */

@@ -33,6 +33,7 @@ export interface FileReader {
 /** How a read ended. */
 export type FileEnd = {
   readonly before: FileStat;
+  /** The same size and time as before unless it changed meanwhile. */
   readonly after: FileStat;
   readonly isSparse: boolean;
   /** Of the check that the task names. */
@@ -264,7 +265,7 @@ function endFile(file: FileScan, { reader, takenNs }: OpenReader): void {
     const { kind, message, ...options } = file.error;
     reader.onError(new AppError(kind, message, options));
   } else if (file.isLast) {
-    const { before, after, isSparse, finding } = file;
+    const { before, after = before, isSparse, finding } = file;
     const found = finding === undefined ? {} : { finding };
     reader.onEnd({ before: before!, after: after!, isSparse, takenNs, ...found });
   }
