@@ -23,14 +23,15 @@ export async function removeFolder(
   path: string,
   pause: () => Promise<void>,
 ): Promise<void> {
-  if (removeFile(files, path)) return;
-  const names = files.readDirectory(path);
-  for (const [index, name] of names.entries()) {
-    const child = joinPath(path, name);
-    if (!removeFile(files, child)) await removeFolder(files, child, pause);
-    if (index % REMOVED_COUNT === REMOVED_COUNT - 1) await pause();
-  }
-  files.removeDirectory(path);
+  let count = 0;
+  const remove = async (place: string): Promise<void> => {
+    count += 1;
+    if (count % REMOVED_COUNT === 0) await pause();
+    if (removeFile(files, place)) return;
+    for (const name of files.readDirectory(place)) await remove(joinPath(place, name));
+    files.removeDirectory(place);
+  };
+  await remove(path);
 }
 
 /** False for a folder. Nearly all are files, so nobody asks before. */
