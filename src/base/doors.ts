@@ -47,6 +47,8 @@ export type FileStat = {
   readonly inode: bigint;
   readonly device: bigint;
   readonly linkCount: number;
+  /** On the disk; where it is less than the size there are holes. Undefined if nobody told. */
+  readonly allocatedBytes?: number;
 };
 
 /**

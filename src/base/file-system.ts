@@ -18,6 +18,8 @@ import {
   setModeNoFollow,
   setTimesNs,
   setXattr,
+  statHandle,
+  statPath,
   syncFileSystem,
 } from "./platform.ts";
 import type { DataRange } from "./platform.ts";
@@ -36,6 +38,9 @@ const OPEN_FLAGS = {
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
 
+/** What `st_blocks` counts. */
+const STAT_BLOCK_SIZE_BYTES = 512;
+
 /** For fewer files the rest of the file system is not worth flushing as well. */
 const SYNC_TOGETHER_COUNT_MIN = 4;
 
@@ -53,6 +58,9 @@ class RealFileSystem implements FileSystem {
   readonly #paths = new Map<number, string>();
 
   lstat(path: string): FileStat | undefined {
+    if (path.includes("\0")) throw nulError(path);
+    const found = statPath(path);
+    if (found !== undefined) return found ?? undefined;
     try {
       const stats = fs.lstatSync(native(path), { bigint: true, throwIfNoEntry: false });
       return stats === undefined ? undefined : toFileStat(stats);
@@ -73,19 +81,28 @@ class RealFileSystem implements FileSystem {
   }
 
   open(path: string, how: "r" | "create" | "write", mode: number = FILE_MODE): number {
-    const action = how === "create" ? "create" : "open";
-    const handle = attempt(action, path, () => fs.openSync(native(path), OPEN_FLAGS[how], mode));
-    this.#paths.set(handle, path);
-    return handle;
+    try {
+      const handle = fs.openSync(native(path), OPEN_FLAGS[how], mode);
+      this.#paths.set(handle, path);
+      return handle;
+    } catch (thrown) {
+      throw systemError(how === "create" ? "create" : "open", path, thrown);
+    }
   }
 
   close(handle: number): void {
     const path = this.#path(handle);
     this.#paths.delete(handle);
-    attempt("close", path, () => fs.closeSync(handle));
+    try {
+      fs.closeSync(handle);
+    } catch (thrown) {
+      throw systemError("close", path, thrown);
+    }
   }
 
   stat(handle: number): FileStat {
+    const found = statHandle(handle);
+    if (found !== undefined) return found;
     const stats = attempt("look at", this.#path(handle), () =>
       fs.fstatSync(handle, { bigint: true }),
     );
@@ -274,6 +291,7 @@ function toFileStat(stats: BigIntStats): FileStat {
     inode: stats.ino,
     device: stats.dev,
     linkCount: Number(stats.nlink),
+    allocatedBytes: Number(stats.blocks) * STAT_BLOCK_SIZE_BYTES,
   };
 }
 

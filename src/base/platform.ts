@@ -1,6 +1,7 @@
 /**
  * What Bun has no call for, straight from libc: times with nanoseconds, modes without following a
- * link, extended attributes, holes, locks, syncing many files at once. The only file with FFI. Where the library cannot be loaded
+ * link, extended attributes, holes, locks, syncing many files at once, and stats that leave no garbage
+ * (`statx.ts`). The only file with FFI. Where the library cannot be loaded
  * (macOS, an unusual libc) each function falls back to something safe: times lose their last
  * digits, there are no attributes, a file is all data.
  */
@@ -12,9 +13,38 @@ import { errnoError, getErrnoCode, nulError } from "./errno.ts";
 import type { AppError } from "./error.ts";
 import { deviceOfMount, devicesOfLocks, deviceText } from "./listed-locks.ts";
 import { nativePath } from "./path.ts";
+import { STATX_WANTED, StatxBuffer } from "./statx.ts";
 
 /** A part of a file that holds data. */
 export type DataRange = { offset: number; length: number };
+
+/**
+ * Looks at a path, not following a link at its end; null if nothing is there. Undefined for any other
+ * failure, and where there is no such call: then `node:fs` does it, and tells what is wrong.
+ */
+export function statPath(path: string): FileStat | null | undefined {
+  const library = getLibrary();
+  if (library === undefined || path.length >= pathBuffer.length) return undefined;
+  pathBuffer[pathBuffer.write(path, 0, "latin1")] = 0;
+  if (library.statx(AT_FDCWD, pathBuffer, AT_SYMLINK_NOFOLLOW, STATX_WANTED, statx.bytes) === 0) {
+    return statx.read();
+  }
+  return isAbsent(library) ? null : undefined;
+}
+
+/** Looks at an open file; undefined as for a path. */
+export function statHandle(handle: number): FileStat | undefined {
+  const library = getLibrary();
+  if (library === undefined) return undefined;
+  pathBuffer[0] = 0;
+  if (library.statx(handle, pathBuffer, AT_EMPTY_PATH, STATX_WANTED, statx.bytes) !== 0) return;
+  return statx.read();
+}
+
+const statx = new StatxBuffer();
+
+/** PATH_MAX of Linux, the closing NUL included. */
+const pathBuffer = Buffer.allocUnsafeSlow(4096);
 
 /** Sets mtime and atime, of a symbolic link itself if it is one. */
 export function setTimesNs(path: string, mtimeNs: bigint): void {
@@ -195,6 +225,9 @@ const SYNCABLE_TYPES: ReadonlySet<number> = new Set([
 // Linux numbers; the same on x64 and arm64. The library is not loaded anywhere else.
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_EMPTY_PATH = 0x1000;
+const ENOENT = 2;
+const ENOTDIR = 20;
 const SYS_FCHMODAT2 = 452n;
 const POSIX_FADV_DONTNEED = 4;
 const F_GETLK = 5;
@@ -214,6 +247,7 @@ const LIBRARIES = [
 ];
 
 const SYMBOLS = {
+  statx: { args: ["i32", "ptr", "i32", "u32", "ptr"], returns: "i32" },
   utimensat: { args: ["i32", "ptr", "ptr", "i32"], returns: "i32" },
   fchmodat: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
   syscall: { args: ["i64", "i32", "ptr", "u32", "i32"], returns: "i64" },
@@ -283,9 +317,18 @@ function lastError(library: Library, action: string, path: string): AppError {
   return errnoError({ action, path, code: lastErrno(library) });
 }
 
-function lastErrno(library: Library): string {
+function isAbsent(library: Library): boolean {
+  const errno = lastErrnoNumber(library);
+  return errno === ENOENT || errno === ENOTDIR;
+}
+
+function lastErrnoNumber(library: Library): number {
   const location = library.__errno_location();
-  const errno = location === null ? 0 : read.i32(location, 0);
+  return location === null ? 0 : read.i32(location, 0);
+}
+
+function lastErrno(library: Library): string {
+  const errno = lastErrnoNumber(library);
   for (const [name, value] of Object.entries(constants.errno)) {
     if (value === errno) return name;
   }

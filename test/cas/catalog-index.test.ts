@@ -45,6 +45,26 @@ describe("the index", () => {
     expect(index.findPack(packId("other"))).toBeUndefined();
   });
 
+  test("knows unknown chunks without SQLite after some, and never denies a known one", () => {
+    using world = new World();
+    const index = new ChunkIndex(world.openCatalog());
+    const built = makeSegment(["p", "q"], 3, 4, 150);
+    apply(index, built);
+    const unknown = Array.from({ length: 400 }, (_, number) => chunkId("unknown", number));
+    const passed = (): number => unknown.filter((id) => index.mayHave(id)).length;
+    expect(passed()).toBe(unknown.length);
+    for (const id of unknown.slice(0, 8)) expect(index.find(id)).toEqual([]);
+    expect(passed()).toBeLessThan(20);
+    for (const id of built.chunks) expect(index.mayHave(id)).toBe(true);
+    const later = makeSegment(["later"], 4, 4, 150);
+    apply(index, later);
+    for (const id of unknown.slice(0, 64)) index.find(id);
+    expect(passed()).toBeLessThan(20);
+    for (const id of [...built.chunks, ...later.chunks]) expect(index.mayHave(id)).toBe(true);
+    index.clear();
+    expect(index.mayHave(built.chunks[0]!)).toBe(false);
+  });
+
   test("enters a segment once", () => {
     using world = new World();
     const index = new ChunkIndex(world.openCatalog());

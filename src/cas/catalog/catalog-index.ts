@@ -5,7 +5,8 @@
  *
  * A pack row lives while a segment mentions it; chunk rows of a pack that has gone are dead, since
  * numbers are never used twice, and are swept when they are many. Segments that come together are one
- * transaction. Memory: SQLite's page cache, the rows of `PACK_CACHE_COUNT` packs, and those segments.
+ * transaction. Memory: SQLite's page cache, the rows of `PACK_CACHE_COUNT` packs, those segments, and a
+ * filter of the ids where many unknown ones are asked for (`IdFilter`, `FILTER_CHUNK_COUNT_MAX`).
  */
 import type { Statement } from "bun:sqlite";
 import { toHex } from "../../base/hex.ts";
@@ -13,6 +14,7 @@ import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import { chunkChecksum } from "./chunk-checksum.ts";
 import { insertChunks } from "./chunk-inserter.ts";
+import { IdFilter } from "./id-filter.ts";
 import type { DecodedSegment, SegmentPack } from "../format/index-segment.ts";
 import {
   checkedPack,
@@ -90,6 +92,10 @@ const PACK_CACHE_COUNT = 4096;
 const PAGE_COUNT = 200;
 const SWEEP_CHUNK_COUNT_MIN = 100_000;
 const DEAD_KEY = "index-dead-chunks";
+/** For so many ids a filter takes 4 MiB at most. */
+const FILTER_CHUNK_COUNT_MAX = 1_000_000;
+/** One unknown chunk costs SQLite as much as it takes to enter so many ids into a filter. */
+const FILTER_IDS_OF_A_MISS = 64;
 
 type ChunkRow = { pack: number; frame: number; start: number; length: number; checksum: number };
 
@@ -110,6 +116,9 @@ export class ChunkIndex {
   #repairs: ReadonlyMap<string, number> = new Map();
   /** True while it is known that there is no chunk at all; undefined before somebody asks. */
   #isEmpty: boolean | undefined;
+  /** Of all chunks here, once so many unknown ones were asked for that it pays. */
+  #filter: IdFilter | undefined;
+  #missCount = 0;
 
   constructor(catalog: Catalog) {
     this.#catalog = catalog;
@@ -153,9 +162,9 @@ export class ChunkIndex {
     found: readonly FoundSegment[],
     isDeleted: (pack: string, birth: number) => boolean = () => false,
   ): void {
-    this.#isEmpty = undefined;
     const fresh = found.filter(({ ref }) => !this.hasSegment(ref.id));
     if (fresh.length === 0) return;
+    this.#forgetFilter();
     this.#packs.clear();
     this.#catalog.transaction(() => {
       const entered = fresh.map(({ ref, segment }) => {
@@ -236,7 +245,7 @@ export class ChunkIndex {
 
   /** Forgets everything; the segments must be applied again. */
   clear(): void {
-    this.#isEmpty = undefined;
+    this.#forgetFilter();
     this.#packs.clear();
     guardRead(() => {
       for (const table of ["segment", "pack", "mention", "chunk"]) {
@@ -255,6 +264,12 @@ export class ChunkIndex {
     return this.#isEmpty;
   }
 
+  /** False if the chunk is surely not here, which hardly ever asks SQLite. */
+  mayHave(id: Uint8Array): boolean {
+    if (this.isEmpty) return false;
+    return this.#filter?.mayHave(id) ?? true;
+  }
+
   /**
    * The places of a chunk, the longest known first. A row that fails its checksum is AppError
    * `damaged` with `context.catalog`: then the index is to be rebuilt.
@@ -262,7 +277,9 @@ export class ChunkIndex {
   find(id: Uint8Array): ChunkPlace[] {
     return guardRead(() => {
       const places: ChunkPlace[] = [];
-      for (const row of this.#findChunk.all(id)) this.#addPlace(id, row, places);
+      const rows = this.#findChunk.all(id);
+      for (const row of rows) this.#addPlace(id, row, places);
+      if (rows.length === 0) this.#noteMiss();
       return places;
     });
   }
@@ -380,6 +397,23 @@ export class ChunkIndex {
       .query<{ number: number }, (string | number | Uint8Array)[]>(`${sql} RETURNING number`)
       .get(...values);
     return row?.number ?? 0;
+  }
+
+  /** Makes the filter when it costs no more than the misses so far; looks at powers of two. */
+  #noteMiss(): void {
+    this.#missCount += 1;
+    if (this.#filter !== undefined || Math.log2(this.#missCount) % 1 !== 0) return;
+    const chunkCountMax = Math.min(this.#missCount * FILTER_IDS_OF_A_MISS, FILTER_CHUNK_COUNT_MAX);
+    if (this.countChunks() > chunkCountMax) return;
+    const ids = this.#catalog.database.query<{ id: Uint8Array }, []>("SELECT id FROM index_chunk");
+    this.#filter = new IdFilter(Math.max(1, this.countChunks()));
+    for (const { id } of ids.iterate()) this.#filter.add(id);
+  }
+
+  #forgetFilter(): void {
+    this.#isEmpty = undefined;
+    this.#filter = undefined;
+    this.#missCount = 0;
   }
 
   #addPlace(id: Uint8Array, row: ChunkRow, places: ChunkPlace[]): void {

@@ -50,9 +50,9 @@ export class ChunkLookup {
     this.#isDistrusted = options.isDistrusted ?? (() => false);
   }
 
-  /** False if the chunk is surely not in the site; does not ask the catalog. */
+  /** False if the chunk is surely not in the site; hardly ever asks the catalog. */
   mayFind(id: Uint8Array): boolean {
-    return !this.#index.isEmpty || this.#journal.mayHave(id);
+    return this.#index.mayHave(id) || this.#journal.mayHave(id);
   }
 
   /**

@@ -300,7 +300,7 @@ export class DataPlaneCore {
         return;
       }
       const after = this.#files.stat(file.handle);
-      const isSparse = this.#hasHoles(file);
+      const isSparse = this.#hasHoles(file, after);
       const found = file.check === undefined ? {} : { finding: file.check.finish() };
       this.#close(file);
       const { before } = file;
@@ -355,8 +355,8 @@ export class DataPlaneCore {
   }
 
   /** Holes show in the whole file only: what was resumed or cut short asks for all of it again. */
-  #hasHoles(file: OpenFile): boolean {
-    if (file.end === 0) return false;
+  #hasHoles(file: OpenFile, { allocatedBytes = 0 }: FileStat): boolean {
+    if (allocatedBytes >= file.end) return false;
     const ranges = this.#files.dataRanges(file.handle, file.end);
     const dataBytes = ranges.reduce((sum, range) => sum + range.length, 0);
     return dataBytes < file.end;
