@@ -1,5 +1,6 @@
 /** Restores with threads: the same as in one thread, damaged ranges and failures included. */
 import { describe, expect, test } from "bun:test";
+import type { FileStat } from "../../src/base/doors.ts";
 import { AppError } from "../../src/base/error.ts";
 import { openWorkerLanes } from "../../src/cas/read/restore-lanes.ts";
 import type { OpenLanes, RestoreLane } from "../../src/cas/read/restore-lanes.ts";
@@ -79,7 +80,7 @@ for (const how of ["in one thread", "in workers"] as const) {
       using at = disk("real");
       using prepared = await prepare(manyFiles(), SIZES);
       const target = `${at.root}/t`;
-      const told = new Map<string, unknown>();
+      const told = new Map<string, FileStat>();
       const options = optionsOf(prepared, {
         files: at.files,
         target,

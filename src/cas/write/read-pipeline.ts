@@ -3,6 +3,10 @@
  * between scan and store, so that the look-up and the claims of one hide behind the reading of the
  * next. Files come back in any order, the parts of one file in theirs. Memory: the files that wait
  * (bounded by the caller through `isFull`) and the plane's own buffers.
+ *
+ * The first lane takes whatever waits; another one only what is worth a thread: a whole batch, or what
+ * would wait behind an open file. Of tiny files one thread reads more than the rest of a backup can
+ * take, and a second one made it slower and took 40 MiB.
  */
 import { AppError } from "../../base/error.ts";
 import type { FileStat } from "../../base/doors.ts";
@@ -54,6 +58,9 @@ export class ReadPipeline {
   #isClosed = false;
   #failure: { readonly error: unknown } | undefined;
   #changed = Promise.withResolvers<void>();
+  /** Lanes that have read something, and those whose last batch ended inside a file. */
+  readonly #begun = new Set<number>();
+  readonly #inFile = new Set<number>();
   readonly #lanes: Promise<void>[];
 
   /** `onBatch` is called whenever something has moved. */
@@ -101,13 +108,14 @@ export class ReadPipeline {
     try {
       let open: OpenReader | undefined;
       for (let slot = 0, count = 1; ; slot = (slot + 1) % BATCHES_IN_FLIGHT, count += 1) {
-        if (open === undefined && !(await this.#waitForWork())) break;
+        if (open === undefined && !(await this.#waitForWork(lane))) break;
         // Without workers nothing here waits for the outside: leases are renewed by timers.
         if (count % YIELD_BATCH_COUNT === 0) await this.#context.doors.clock.sleep(0);
         await busy[slot];
         this.#throwIfStopped();
+        // Another lane may have taken what was there.
+        if (open === undefined && !this.#isWorth(lane)) continue;
         const readers = this.#take(open);
-        if (open === undefined && readers.length === 0) continue;
         const takenNs = BigInt(this.#context.doors.clock.now()) * 1_000_000n;
         const tasks = readers.map((reader) => reader.task);
         const batch = await this.#context.plane.scan(lane, slot, tasks);
@@ -116,6 +124,7 @@ export class ReadPipeline {
         const owners: OpenReader[] = open === undefined ? begun : [open, ...begun];
         const owned = deliver(batch, owners);
         open = batch.isOpen ? owners[batch.files.length - 1] : undefined;
+        this.#noteOpen(lane, batch.isOpen);
         this.#context.totals.readBytes += batch.readBytes;
         busy[slot] = this.#store({ lane, slot, batch, owned });
         this.#onBatch();
@@ -126,13 +135,32 @@ export class ReadPipeline {
     await Promise.all(busy);
   }
 
-  /** False if there will be no more work. */
-  async #waitForWork(): Promise<boolean> {
-    while (this.#queue.length === 0) {
+  /** False if there will be no more work for the lane. */
+  async #waitForWork(lane: number): Promise<boolean> {
+    while (!this.#isWorth(lane)) {
       if (this.#isClosed || this.#failure !== undefined) return false;
       await this.#changed.promise;
     }
     return this.#failure === undefined;
+  }
+
+  /** True if the lane should take of what waits. */
+  #isWorth(lane: number): boolean {
+    if (this.#queue.length === 0) return false;
+    if (lane === 0 || this.#queuedBytes >= this.#context.settings.batchSizeBytes) return true;
+    // At the end what a lane has put back may be its own to do: the others have gone.
+    if (this.#isClosed) return this.#begun.has(lane);
+    return this.#inFile.size > 0;
+  }
+
+  #noteOpen(lane: number, isOpen: boolean): void {
+    this.#begun.add(lane);
+    if (!isOpen) {
+      this.#inFile.delete(lane);
+    } else if (!this.#inFile.has(lane)) {
+      this.#inFile.add(lane);
+      this.#wake();
+    }
   }
 
   /** Readers for one batch; behind a large open file only what may still fit. */
