@@ -35,10 +35,11 @@ export type DirectorySiteOptions = {
 
 const TEMPORARY_DIRECTORY = ".tmp";
 /**
- * Packs, whose pages in memory a database beside us can use better, and the next pack best: on
- * pages that have never been touched writing costs several times as much.
+ * Packs, whose pages in memory a database beside us can use better: they go to the disk without a copy
+ * there where that can be done, and are forgotten where not (docs/decisions.md, "What lies in the page
+ * cache").
  */
-const FORGOTTEN_SIZE_BYTES_MIN = 1024 * 1024;
+const UNCACHED_SIZE_BYTES_MIN = 1024 * 1024;
 const LINK_REFUSALS = new Set(["EPERM", "EOPNOTSUPP", "ENOTSUP", "ENOSYS", "EXDEV"]);
 const WRITE_TRIES = 3;
 const LOOK_AGAIN_MS = [10, 50, 250, 1000, 3000];
@@ -275,10 +276,10 @@ class DirectorySite implements Site {
     try {
       const file = await this.#openTemporary(temporary);
       try {
-        await writeAll(file, bytes);
+        await this.#fill(file, temporary, bytes);
         throwIfCancelled(signal);
         await file.sync();
-        if (bytes.length >= FORGOTTEN_SIZE_BYTES_MIN) this.#files.forgetCached?.(file);
+        if (bytes.length >= UNCACHED_SIZE_BYTES_MIN) this.#files.forgetCached?.(file);
         const { size, mtimeMs } = await file.stat();
         if (size !== bytes.length) {
           throw new AppError(
@@ -301,6 +302,12 @@ class DirectorySite implements Site {
     } finally {
       if (!written) await this.#unlinkQuietly(temporary);
     }
+  }
+
+  async #fill(file: nodeFiles.FileHandle, path: string, bytes: Uint8Array): Promise<void> {
+    const isLarge = bytes.length >= UNCACHED_SIZE_BYTES_MIN;
+    const start = isLarge ? ((await this.#files.writeDirect?.(path, bytes)) ?? 0) : 0;
+    await writeAll(file, bytes, start);
   }
 
   async #openTemporary(temporary: string): Promise<nodeFiles.FileHandle> {

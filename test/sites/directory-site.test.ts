@@ -7,6 +7,8 @@ import * as realFiles from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DirectoryFiles } from "../../src/sites/directory-files.ts";
+import { realDirectoryFiles } from "../../src/sites/directory-files.ts";
+import { noise } from "../cas/noise.ts";
 import { makeDirectorySite, openDirectorySite } from "../../src/sites/directory-site.ts";
 import { keysOf, siteContract, text, thrownBy } from "./contract.ts";
 import { StillClock } from "./still-clock.ts";
@@ -147,6 +149,46 @@ describe("a put into a directory site", () => {
     calls.length = 0;
     await site.put("log/1", text("x"));
     expect(calls).not.toContain("forget");
+  });
+
+  test("holds what it was given, however much of it passed the page cache by", async () => {
+    const path = await freshDirectory();
+    const bytes = noise(3 * 1024 * 1024 + 123, 1);
+    const direct = realDirectoryFiles.writeDirect!;
+    const ways: Record<string, NonNullable<DirectoryFiles["writeDirect"]>> = {
+      system: direct,
+      never: async () => 0,
+      "in part": async (file, all) => await direct(file, all.subarray(0, 2_000_000)),
+      "stopped between blocks": async (file, all) => {
+        const handle = await realFiles.open(file, "r+");
+        await handle.write(all, 0, 1_000_001, 0);
+        await handle.close();
+        return 1_000_001;
+      },
+    };
+    for (const [way, writeDirect] of Object.entries(ways)) {
+      const files = { ...realDirectoryFiles, writeDirect };
+      const site = await openDirectorySite({ name: "disk", path, files });
+      const key = way.replaceAll(" ", "-");
+      expect(await site.put(key, bytes)).toBe("created");
+      expect(Buffer.compare((await site.get(key))!, bytes)).toBe(0);
+      // Not at a page's start in memory: some devices refuse that.
+      expect(await site.put(`${key}-odd`, bytes.subarray(7))).toBe("created");
+      expect(Buffer.compare((await site.get(`${key}-odd`))!, bytes.subarray(7))).toBe(0);
+    }
+  });
+
+  test("tells what a direct write ran into", async () => {
+    const path = await freshDirectory();
+    const writeDirect = async (): Promise<number> => {
+      throw errno("ENOSPC");
+    };
+    const files = { ...realDirectoryFiles, writeDirect };
+    const site = await openDirectorySite({ name: "disk", path, files });
+    const failed = site.put("a", new Uint8Array(2 * 1024 * 1024));
+    expect(failed).rejects.toMatchObject({ kind: "no-space" });
+    await failed.catch(() => undefined);
+    expect(await realFiles.readdir(join(path, ".tmp"))).toEqual([]);
   });
 
   test("whose sync fails starts over with a fresh file, and leaves no old one", async () => {

@@ -18,6 +18,14 @@ export const OWN_FRAME_BYTES_MIN = 64 * 1024;
 const SHARED_LEVEL_MIN = 3;
 
 const SAMPLE_LEVEL = 1;
+
+/**
+ * zstd's level that leaves literals as they are, which spares the dearest part on both ways. It is taken
+ * in place of level 1 where a sample hardly grows by it: then matches do nearly all the work.
+ */
+const MATCHES_LEVEL = -1;
+const MATCHES_GROWTH_MAX = 1.05;
+
 /**
  * Start, then middle: the first that shrinks decides, so what compresses costs the shorter one. The
  * longer one sees what repeats after a page.
@@ -45,11 +53,29 @@ export function sharedLevelOf(compression: Compression): number {
 
 /** False if samples from the middle and the start both say that the bytes would not shrink. */
 export function looksCompressible(bytes: Uint8Array): boolean {
-  return SAMPLES.some(({ place, sizeBytes }) => {
+  return findShrinking(bytes) !== undefined;
+}
+
+/** The level for a chunk with a frame of its own; undefined if it looks as if it would not shrink. */
+export function levelOf(bytes: Uint8Array, { level }: Compression): number | undefined {
+  const found = findShrinking(bytes);
+  if (found === undefined) return undefined;
+  if (level !== SAMPLE_LEVEL) return level;
+  const matchesBytes = compressZstdInto(sampleTarget, found.sample, MATCHES_LEVEL);
+  return matchesBytes <= MATCHES_GROWTH_MAX * found.compressedBytes ? MATCHES_LEVEL : level;
+}
+
+type Shrinking = { readonly sample: Uint8Array; readonly compressedBytes: number };
+
+/** The first sample that shrinks, and to what. */
+function findShrinking(bytes: Uint8Array): Shrinking | undefined {
+  for (const { place, sizeBytes } of SAMPLES) {
     const start = Math.max(0, Math.floor((bytes.length - sizeBytes) * place));
     const sample = bytes.subarray(start, start + sizeBytes);
-    return compressZstdInto(sampleTarget, sample, SAMPLE_LEVEL) < SAMPLE_SHARE_MAX * sample.length;
-  });
+    const compressedBytes = compressZstdInto(sampleTarget, sample, SAMPLE_LEVEL);
+    if (compressedBytes < SAMPLE_SHARE_MAX * sample.length) return { sample, compressedBytes };
+  }
+  return undefined;
 }
 
 /** True if a compressed frame is so much smaller that it is worth decompressing at restore. */

@@ -6,6 +6,7 @@ import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import {
   type Compression,
   isCompressedEnough,
+  levelOf,
   looksCompressible,
   OWN_FRAME_BYTES_MIN,
   sharedLevelOf,
@@ -109,10 +110,13 @@ export class PackBuilder {
     assert(bytes.length > 0);
     assert(bytes.length <= FRAME_RAW_BYTES_MAX);
     const length = bytes.length;
-    if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
-      this.#storePlain(bytes, [{ id: new Uint8Array(id), offset: 0, length }]);
+    const chunk = { id: new Uint8Array(id), length };
+    if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
+      this.#storeAlone(chunk, bytes);
+    } else if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
+      this.#storePlain(bytes, [{ ...chunk, offset: 0 }]);
     } else {
-      this.#gatherChunk(new Uint8Array(id), bytes);
+      this.#gatherChunk(chunk, bytes);
     }
     this.#chunkCount += 1;
     return this.#isFull() ? this.#seal() : undefined;
@@ -131,12 +135,16 @@ export class PackBuilder {
     );
   }
 
-  #gatherChunk(id: Uint8Array, bytes: Uint8Array): void {
-    const length = bytes.length;
-    if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
-      this.#storeFrame(bytes, [{ id, offset: 0, length }], this.#compression.level);
-      return;
-    }
+  /** A chunk that is large enough for a frame of its own. */
+  #storeAlone(chunk: Omit<FrameChunk, "offset">, bytes: Uint8Array): void {
+    const chunks = [{ ...chunk, offset: 0 }];
+    const isProbed = bytes.length >= PROBED_CHUNK_SIZE_BYTES_MIN;
+    const level = isProbed ? levelOf(bytes, this.#compression) : this.#compression.level;
+    if (level === undefined) this.#storePlain(bytes, chunks);
+    else this.#storeFrame(bytes, chunks, level);
+  }
+
+  #gatherChunk({ id, length }: Omit<FrameChunk, "offset">, bytes: Uint8Array): void {
     this.#gather.set(bytes, this.#gatherLength);
     this.#gathered.push({ id, offset: this.#gatherLength, length });
     this.#gatherLength += length;

@@ -27,14 +27,17 @@ type Handle = {
 type Context = { readonly handle: Handle; readonly rest: Uint32Array };
 
 /**
- * At level 1 a table of 4096 entries for matches from 5 bytes on, instead of 8192 to 16,384 for 6 or
- * 7: it stays in the processor's first cache beside what is compressed, and for what databases write
- * it finds more (docs/decisions.md, "Parameters of level 1").
+ * At levels 1 and -1 a table of 4096 entries for matches from 5 bytes on, instead of 8192 to 16,384
+ * for 6 or 7: it stays in the processor's first cache beside what is compressed, and for what
+ * databases write it finds more (docs/decisions.md, "Parameters of level 1").
  */
 const LEVEL_1: Readonly<Record<number, number>> = {
   [constants.ZSTD_c_hashLog]: 12,
   [constants.ZSTD_c_minMatch]: 5,
 };
+
+/** What makes level -1 of level 1: the interface takes -1 for no level at all. */
+const LITERALS_AS_THEY_ARE = { [constants.ZSTD_c_targetLength]: 1 };
 
 /** By level; undefined where this runtime has no such handle, or it gave something else. */
 const contexts = new Map<number, Context | undefined>();
@@ -47,7 +50,7 @@ export function compressedSizeMax(sizeBytes: number): number {
 
 /**
  * Compresses into the front of `target`, which has room for `compressedSizeMax`, as one frame that
- * states its content size; returns how long it is.
+ * states its content size; returns how long it is. Levels are zstd's own, 1 to 19, and -1.
  */
 export function compressZstdInto(target: Uint8Array, bytes: Uint8Array, level: number): number {
   assert(target.length >= compressedSizeMax(bytes.length));
@@ -57,7 +60,7 @@ export function compressZstdInto(target: Uint8Array, bytes: Uint8Array, level: n
     if (length !== undefined) return length;
     contexts.set(level, undefined);
   }
-  const stored = Bun.zstdCompressSync(bytes, { level });
+  const stored = Bun.zstdCompressSync(bytes, { level: Math.max(1, level) });
   target.set(stored, 0);
   return stored.length;
 }
@@ -69,7 +72,9 @@ function contextOf(level: number): Context | undefined {
 
 /** What a level means here, by the numbers that zstd has for its parameters. */
 export function zstdParametersOf(level: number): Record<number, number> {
-  return { [constants.ZSTD_c_compressionLevel]: level, ...(level === 1 ? LEVEL_1 : {}) };
+  const parameters = { [constants.ZSTD_c_compressionLevel]: Math.max(1, level) };
+  if (level > 1) return parameters;
+  return { ...parameters, ...LEVEL_1, ...(level < 0 ? LITERALS_AS_THEY_ARE : {}) };
 }
 
 function openContext(level: number): Context | undefined {
