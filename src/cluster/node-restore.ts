@@ -41,6 +41,7 @@ export async function planOnNode(
       extra: request.paths.length === 0 ? target.extra : "keep",
       captureFolders: [parts.config.scratchFolder],
       locate: (ids) => parts.repository.index.findMany(ids).map(([place]) => place),
+      pause: () => parts.doors.clock.sleep(0, signal),
       signal,
     });
     const links = plan.symlinks + plan.hardlinks;

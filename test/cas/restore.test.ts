@@ -118,6 +118,31 @@ describe.each(["real", "memory"] as const)("on the %s disk", (kind) => {
   });
 });
 
+test("lets others have their turn while it looks for extra files among many", async () => {
+  const files = memoryDisk();
+  const content = text("x");
+  using prepared = await prepare(
+    Array.from({ length: 3000 }, (_, index) => ({ path: String(index), content })),
+  );
+  const options = optionsOf(prepared, { files, target: "/t" });
+  await runVolumeRestore(options);
+  let looks = 0;
+  let looksMax = 0;
+  const watched = withCalls(files, {
+    lstat: (path) => {
+      looks += 1;
+      looksMax = Math.max(looksMax, looks);
+      return files.lstat(path);
+    },
+  });
+  const pause = async (): Promise<void> => void (looks = 0);
+  for (const extra of ["keep", "remove"] as const) {
+    await planVolumeRestore({ ...options, extra, files: watched, pause });
+  }
+  expect(looksMax).toBeGreaterThan(0);
+  expect(looksMax).toBeLessThan(2000);
+});
+
 describe("a part of a backup", () => {
   const files: TestFile[] = [
     { path: "a", mode: 0o711 },

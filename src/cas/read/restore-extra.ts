@@ -20,9 +20,14 @@ export type ExtraOptions = Omit<SelectionOptions, "filter"> & {
   readonly files: FileSystem;
   readonly target: string;
   readonly captureFolders?: readonly string[];
+  /** Lets other work go on; called after each stretch of work on the disk. */
+  readonly pause?: () => Promise<void>;
   /** Told of each directory that may not be listed. */
   readonly onUnreadable?: (path: string, error: AppError) => void;
 };
+
+/** Paths that are looked at before other work of the process has its turn. */
+const PAUSE_PATH_COUNT = 512;
 
 /** What a removal tells, with absolute paths. */
 export type RemovalEvents = {
@@ -40,8 +45,11 @@ export async function* listExtra(
   let records: readonly FileRecord[] = [];
   let at = 0;
   let isEnded = false;
+  let count = 0;
   try {
     for (const found of walkTarget(options)) {
+      count += 1;
+      if (count % PAUSE_PATH_COUNT === 0) await options.pause?.();
       options.signal?.throwIfAborted();
       while (!isEnded && (records[at]?.path ?? "") < found.path) {
         if (at < records.length) {

@@ -51,6 +51,8 @@ export type RestoreOptions = {
   /** Absolute folders that hold captures: no target, and nothing in them is an extra file. */
   readonly captureFolders?: readonly string[];
   readonly onProgress?: (progress: RestoreProgress) => void;
+  /** Lets other work go on; called after each stretch of work on the disk. */
+  readonly pause?: () => Promise<void>;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -76,8 +78,6 @@ export type RestoreRunOptions = RestoreOptions & {
   readonly onFile?: (record: FileRecord, stat: FileStat) => void;
   /** Where chunks are decoded, checked and written; in this thread unless told. */
   readonly openLanes?: OpenLanes;
-  /** Lets other work go on; called after each stretch of work on the disk. */
-  readonly pause?: () => Promise<void>;
 };
 
 /** What a restore would do. */

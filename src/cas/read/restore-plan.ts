@@ -56,6 +56,7 @@ export async function surveyRestore(options: RestorePlanOptions): Promise<Survey
   const surveyor = new Surveyor(options);
   surveyor.checkTarget();
   for await (const batch of selection.records()) {
+    await options.pause?.();
     for (const { record, isImplied } of batch) {
       switch (record.type) {
         case "directory":
