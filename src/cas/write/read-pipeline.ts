@@ -10,6 +10,7 @@
  */
 import { AppError } from "../../base/error.ts";
 import type { FileStat } from "../../base/doors.ts";
+import { checkMemory } from "../../base/memory-guard.ts";
 import type { BackupContext } from "./backup-context.ts";
 import {
   BATCH_FILE_COUNT_MAX,
@@ -111,6 +112,7 @@ export class ReadPipeline {
         if (open === undefined && !(await this.#waitForWork(lane))) break;
         // Without workers nothing here waits for the outside: leases are renewed by timers.
         if (count % YIELD_BATCH_COUNT === 0) await this.#context.doors.clock.sleep(0);
+        checkMemory();
         await busy[slot];
         this.#throwIfStopped();
         // Another lane may have taken what was there.
