@@ -23,7 +23,7 @@ export type DataRange = { offset: number; length: number };
  * failure, and where there is no such call: then `node:fs` does it, and tells what is wrong.
  */
 export function statPath(path: string): FileStat | null | undefined {
-  const library = getLibrary();
+  const library = getStatx();
   if (library === undefined || path.length >= pathBuffer.length) return undefined;
   pathBuffer[pathBuffer.write(path, 0, "latin1")] = 0;
   if (library.statx(AT_FDCWD, pathBuffer, AT_SYMLINK_NOFOLLOW, STATX_WANTED, statx.bytes) === 0) {
@@ -34,7 +34,7 @@ export function statPath(path: string): FileStat | null | undefined {
 
 /** Looks at an open file; undefined as for a path. */
 export function statHandle(handle: number): FileStat | undefined {
-  const library = getLibrary();
+  const library = getStatx();
   if (library === undefined) return undefined;
   pathBuffer[0] = 0;
   if (library.statx(handle, pathBuffer, AT_EMPTY_PATH, STATX_WANTED, statx.bytes) !== 0) return;
@@ -247,7 +247,6 @@ const LIBRARIES = [
 ];
 
 const SYMBOLS = {
-  statx: { args: ["i32", "ptr", "i32", "u32", "ptr"], returns: "i32" },
   utimensat: { args: ["i32", "ptr", "ptr", "i32"], returns: "i32" },
   fchmodat: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" },
   syscall: { args: ["i64", "i32", "ptr", "u32", "i32"], returns: "i64" },
@@ -261,21 +260,36 @@ const SYMBOLS = {
   __errno_location: { args: [], returns: "ptr" },
 } as const;
 
+/** Apart, since libc has had it since 2018 only: one name that is missing fails all of them. */
+const STATX_SYMBOLS = {
+  statx: { args: ["i32", "ptr", "i32", "u32", "ptr"], returns: "i32" },
+  __errno_location: SYMBOLS.__errno_location,
+} as const;
+
 type Library = ReturnType<typeof openLibrary>;
+type StatxLibrary = ReturnType<typeof openStatx>;
+
+/** Null once loading was tried and failed. */
+let loadedStatx: StatxLibrary | null | undefined;
+
+function getStatx(): StatxLibrary | undefined {
+  if (loadedStatx === undefined) loadedStatx = loadFirst(openStatx) ?? null;
+  return loadedStatx ?? undefined;
+}
 
 /** Null once loading was tried and failed. */
 let loaded: Library | null | undefined;
 
 function getLibrary(): Library | undefined {
-  if (loaded === undefined) loaded = loadLibrary() ?? null;
+  if (loaded === undefined) loaded = loadFirst(openLibrary) ?? null;
   return loaded ?? undefined;
 }
 
-function loadLibrary(): Library | undefined {
+function loadFirst<Loaded>(open: (name: string) => Loaded): Loaded | undefined {
   if (process.platform !== "linux") return undefined;
   for (const name of LIBRARIES) {
     try {
-      return openLibrary(name);
+      return open(name);
     } catch {
       // Not this libc; without any of them the fallbacks serve.
     }
@@ -285,6 +299,10 @@ function loadLibrary(): Library | undefined {
 
 function openLibrary(name: string) {
   return dlopen(name, SYMBOLS).symbols;
+}
+
+function openStatx(name: string) {
+  return dlopen(name, STATX_SYMBOLS).symbols;
 }
 
 /** Bytes with a closing NUL; a NUL inside would name another file. */
@@ -317,12 +335,12 @@ function lastError(library: Library, action: string, path: string): AppError {
   return errnoError({ action, path, code: lastErrno(library) });
 }
 
-function isAbsent(library: Library): boolean {
+function isAbsent(library: StatxLibrary): boolean {
   const errno = lastErrnoNumber(library);
   return errno === ENOENT || errno === ENOTDIR;
 }
 
-function lastErrnoNumber(library: Library): number {
+function lastErrnoNumber(library: Pick<Library, "__errno_location">): number {
   const location = library.__errno_location();
   return location === null ? 0 : read.i32(location, 0);
 }

@@ -25,8 +25,19 @@ export type DirectoryFiles = Pick<
 /** Direct writes begin and end at multiples of a block; of all known devices this is one. */
 const DIRECT_UNIT_BYTES = 4096;
 
-/** A file system without direct writes says so when the file is opened, or at the first write. */
-const DIRECT_REFUSALS = new Set(["EINVAL", "ENOTSUP", "EOPNOTSUPP", "EACCES", "EPERM"]);
+/**
+ * A file system without direct writes says so when the file is opened, or at the first write. A file
+ * that has no name any more is written on, too: what follows notices.
+ */
+const DIRECT_REFUSALS = new Set([
+  "EINVAL",
+  "ENOTSUP",
+  "EOPNOTSUPP",
+  "EACCES",
+  "EPERM",
+  "ENOENT",
+  "ESTALE",
+]);
 
 /** The system's own. */
 export const realDirectoryFiles: DirectoryFiles = {
@@ -45,6 +56,7 @@ async function writeDirect(path: string, bytes: Uint8Array): Promise<number> {
     // A write that stopped short would go on between two blocks, which is for others to do.
     while (position < end && position % DIRECT_UNIT_BYTES === 0) {
       const { bytesWritten } = await file.write(bytes, position, end - position, position);
+      if (bytesWritten === 0) break;
       position += bytesWritten;
     }
   } catch (thrown) {
@@ -65,6 +77,8 @@ export async function writeAll(
   while (position < bytes.length) {
     const length = Math.min(bytes.length - position, WRITE_SIZE_BYTES_MAX);
     const { bytesWritten } = await file.write(bytes, position, length, position);
+    if (bytesWritten === 0)
+      throw Object.assign(new Error("A write wrote nothing"), { code: "EIO" });
     position += bytesWritten;
   }
 }

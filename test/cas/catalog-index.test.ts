@@ -65,6 +65,22 @@ describe("the index", () => {
     expect(index.mayHave(built.chunks[0]!)).toBe(false);
   });
 
+  test("makes no filter of a damaged table, and denies nothing", () => {
+    using world = new World();
+    const catalog = world.openCatalog();
+    const index = new ChunkIndex(catalog);
+    const built = makeSegment(["p", "q"], 3, 4, 150);
+    apply(index, built);
+    catalog.database.run(
+      "UPDATE index_chunk SET id = substr(id, 2) WHERE id = (SELECT id FROM index_chunk LIMIT 1 OFFSET 150)",
+    );
+    const ask = (): void => {
+      for (let number = 0; number < 8; number += 1) index.find(chunkId("unknown", number));
+    };
+    expect(ask).toThrow("The local catalog is damaged");
+    for (const id of built.chunks) expect(index.mayHave(id)).toBe(true);
+  });
+
   test("enters a segment once", () => {
     using world = new World();
     const index = new ChunkIndex(world.openCatalog());

@@ -211,6 +211,19 @@ describe("PackBuilder", () => {
     expect(full.directory.frames.flatMap(({ chunks }) => chunks).length).toBe(200_000);
   });
 
+  test("a chunk that begins like other data is not judged by its beginning", () => {
+    for (const head of [new Uint8Array(4096), new Uint8Array(4096).map((_, index) => index % 7)]) {
+      const hex = Buffer.from(noise(60_000, 3)).toString("hex");
+      const bytes = Buffer.concat([head, Buffer.from(hex)]);
+      const compression = { level: 1 };
+      const builder = new PackBuilder({ kind: "data", packSizeBytes: 1 << 20, compression, salt });
+      builder.add(sha256(bytes), bytes);
+      const pack = builder.finish()!;
+      expect(pack.directory.frames[0]!.codec).toBe(1);
+      expect(pack.bytes.length).toBeLessThan(0.6 * bytes.length);
+    }
+  });
+
   test("nothing added is no pack", () => {
     expect(build([], { packSizeBytes: 1000 })).toEqual([]);
   });

@@ -178,6 +178,25 @@ describe("a put into a directory site", () => {
     }
   });
 
+  test("writes on when its temporary file was swept meanwhile, and begins again", async () => {
+    const path = await freshDirectory();
+    let sweeps = 0;
+    const writeDirect: DirectoryFiles["writeDirect"] = async (file, all) => {
+      if (sweeps === 0) await realFiles.unlink(file);
+      sweeps += 1;
+      return (await realDirectoryFiles.writeDirect?.(file, all)) ?? 0;
+    };
+    const site = await openDirectorySite({
+      name: "disk",
+      path,
+      files: { ...realDirectoryFiles, writeDirect },
+    });
+    const bytes = noise(2 * 1024 * 1024, 2);
+    expect(await site.put("a", bytes)).toBe("created");
+    expect(Buffer.compare((await site.get("a"))!, bytes)).toBe(0);
+    expect(sweeps).toBe(2);
+  });
+
   test("tells what a direct write ran into", async () => {
     const path = await freshDirectory();
     const writeDirect = async (): Promise<number> => {

@@ -9,7 +9,7 @@
  * filter of the ids where many unknown ones are asked for (`IdFilter`, `FILTER_CHUNK_COUNT_MAX`).
  */
 import type { Statement } from "bun:sqlite";
-import { toHex } from "../../base/hex.ts";
+import { SHA256_SIZE_BYTES, toHex } from "../../base/hex.ts";
 import { damagedCatalog, guardRead } from "./catalog.ts";
 import type { Catalog } from "./catalog.ts";
 import { chunkChecksum } from "./chunk-checksum.ts";
@@ -92,7 +92,7 @@ const PACK_CACHE_COUNT = 4096;
 const PAGE_COUNT = 200;
 const SWEEP_CHUNK_COUNT_MIN = 100_000;
 const DEAD_KEY = "index-dead-chunks";
-/** For so many ids a filter takes 4 MiB at most. */
+/** For so many ids a filter takes some 4 MiB. */
 const FILTER_CHUNK_COUNT_MAX = 1_000_000;
 /** One unknown chunk costs SQLite as much as it takes to enter so many ids into a filter. */
 const FILTER_IDS_OF_A_MISS = 64;
@@ -406,8 +406,12 @@ export class ChunkIndex {
     const chunkCountMax = Math.min(this.#missCount * FILTER_IDS_OF_A_MISS, FILTER_CHUNK_COUNT_MAX);
     if (this.countChunks() > chunkCountMax) return;
     const ids = this.#catalog.database.query<{ id: Uint8Array }, []>("SELECT id FROM index_chunk");
-    this.#filter = new IdFilter(Math.max(1, this.countChunks()));
-    for (const { id } of ids.iterate()) this.#filter.add(id);
+    const filter = new IdFilter(Math.max(1, this.countChunks()));
+    for (const { id } of ids.iterate()) {
+      if (id.length !== SHA256_SIZE_BYTES) throw damagedCatalog("the id of a chunk is none");
+      filter.add(id);
+    }
+    this.#filter = filter;
   }
 
   #forgetFilter(): void {

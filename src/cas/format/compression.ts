@@ -25,6 +25,8 @@ const SAMPLE_LEVEL = 1;
  */
 const MATCHES_LEVEL = -1;
 const MATCHES_GROWTH_MAX = 1.05;
+/** A chunk that shrinks so much less than its sample is of other data than the sample. */
+const MATCHES_SURPRISE_MAX = 1.1;
 
 /**
  * Start, then middle: the first that shrinks decides, so what compresses costs the shorter one. The
@@ -56,13 +58,20 @@ export function looksCompressible(bytes: Uint8Array): boolean {
   return findShrinking(bytes) !== undefined;
 }
 
-/** The level for a chunk with a frame of its own; undefined if it looks as if it would not shrink. */
-export function levelOf(bytes: Uint8Array, { level }: Compression): number | undefined {
+/** How to compress a chunk: one that comes out larger is compressed at the configured level instead. */
+export type LevelChoice = { readonly level: number; readonly sizeBytesMax: number };
+
+/** For a chunk with a frame of its own; undefined if it looks as if it would not shrink. */
+export function chooseLevel(bytes: Uint8Array, { level }: Compression): LevelChoice | undefined {
   const found = findShrinking(bytes);
   if (found === undefined) return undefined;
-  if (level !== SAMPLE_LEVEL) return level;
-  const matchesBytes = compressZstdInto(sampleTarget, found.sample, MATCHES_LEVEL);
-  return matchesBytes <= MATCHES_GROWTH_MAX * found.compressedBytes ? MATCHES_LEVEL : level;
+  const configured = { level, sizeBytesMax: Infinity };
+  if (level !== SAMPLE_LEVEL) return configured;
+  const { sample, compressedBytes } = found;
+  const matchesBytes = compressZstdInto(sampleTarget, sample, MATCHES_LEVEL);
+  if (matchesBytes > MATCHES_GROWTH_MAX * compressedBytes) return configured;
+  const share = (MATCHES_SURPRISE_MAX * matchesBytes) / sample.length;
+  return { level: MATCHES_LEVEL, sizeBytesMax: share * bytes.length };
 }
 
 type Shrinking = { readonly sample: Uint8Array; readonly compressedBytes: number };

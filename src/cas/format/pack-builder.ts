@@ -4,9 +4,10 @@
 import assert from "node:assert/strict";
 import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import {
+  chooseLevel,
   type Compression,
   isCompressedEnough,
-  levelOf,
+  type LevelChoice,
   looksCompressible,
   OWN_FRAME_BYTES_MIN,
   sharedLevelOf,
@@ -139,9 +140,13 @@ export class PackBuilder {
   #storeAlone(chunk: Omit<FrameChunk, "offset">, bytes: Uint8Array): void {
     const chunks = [{ ...chunk, offset: 0 }];
     const isProbed = bytes.length >= PROBED_CHUNK_SIZE_BYTES_MIN;
-    const level = isProbed ? levelOf(bytes, this.#compression) : this.#compression.level;
-    if (level === undefined) this.#storePlain(bytes, chunks);
-    else this.#storeFrame(bytes, chunks, level);
+    const choice = isProbed ? chooseLevel(bytes, this.#compression) : this.#atLevel();
+    if (choice === undefined) this.#storePlain(bytes, chunks);
+    else this.#storeFrame(bytes, chunks, choice);
+  }
+
+  #atLevel(level = this.#compression.level): LevelChoice {
+    return { level, sizeBytesMax: Infinity };
   }
 
   #gatherChunk({ id, length }: Omit<FrameChunk, "offset">, bytes: Uint8Array): void {
@@ -154,15 +159,18 @@ export class PackBuilder {
   #flushFrame(): void {
     if (this.#gathered.length === 0) return;
     const raw = this.#gather.subarray(0, this.#gatherLength);
-    this.#storeFrame(raw, this.#gathered, sharedLevelOf(this.#compression));
+    this.#storeFrame(raw, this.#gathered, this.#atLevel(sharedLevelOf(this.#compression)));
     this.#gathered = [];
     this.#gatherLength = 0;
   }
 
-  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], level: number): void {
+  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], choice: LevelChoice): void {
     this.#out ??= this.#openBuffer();
     const target = this.#out.subarray(this.#outLength);
-    const packedLength = compressZstdInto(target, raw, level);
+    let packedLength = compressZstdInto(target, raw, choice.level);
+    if (packedLength > choice.sizeBytesMax) {
+      packedLength = compressZstdInto(target, raw, this.#compression.level);
+    }
     if (isCompressedEnough(raw.length, packedLength)) {
       this.#enterFrame(1, target.subarray(0, packedLength), raw.length, chunks);
     } else {

@@ -90,6 +90,9 @@ export type DataPlaneSettings = {
 /** What an encrypted repository's chunks are named and sealed with, as it crosses threads. */
 export type PlaneSealing = { readonly keys: SealKeys; readonly session: SessionKey };
 
+/** Of a smaller file that has as many blocks as it needs nobody asks for holes. */
+const PROBED_HOLES_SIZE_BYTES = 1024 * 1024;
+
 /** Buffers of packs that wait to be filled again. */
 const SPARE_BUFFER_COUNT_MAX = 4;
 const IDLE_BUFFER_COUNT_MAX = 1;
@@ -356,7 +359,9 @@ export class DataPlaneCore {
 
   /** Holes show in the whole file only: what was resumed or cut short asks for all of it again. */
   #hasHoles(file: OpenFile, { allocatedBytes = 0 }: FileStat): boolean {
-    if (allocatedBytes >= file.end) return false;
+    if (file.end === 0) return false;
+    // Blocks may lie behind the end, too: of a large file two more calls cost nothing.
+    if (file.end <= PROBED_HOLES_SIZE_BYTES && allocatedBytes >= file.end) return false;
     const ranges = this.#files.dataRanges(file.handle, file.end);
     const dataBytes = ranges.reduce((sum, range) => sum + range.length, 0);
     return dataBytes < file.end;
