@@ -143,6 +143,22 @@ test("lets others have their turn while it looks for extra files among many", as
   expect(looksMax).toBeLessThan(2000);
 });
 
+test("lets others have their turn while it goes through many records that need no work", async () => {
+  const files = memoryDisk();
+  const content = text("x");
+  using prepared = await prepare(
+    Array.from({ length: 3000 }, (_, index) => ({ path: String(index), content })),
+  );
+  const options = optionsOf(prepared, { files, target: "/t" });
+  let pauses = 0;
+  const pause = async (): Promise<void> => void (pauses += 1);
+  const restoreOrder = (path: string): number => Number(path) % 4;
+  await runVolumeRestore({ ...options, restoreOrder });
+  await runVolumeRestore({ ...options, restoreOrder, pause });
+  // Each of four groups is a walk through all of them.
+  expect(pauses).toBeGreaterThanOrEqual(12);
+});
+
 describe("a part of a backup", () => {
   const files: TestFile[] = [
     { path: "a", mode: 0o711 },

@@ -19,6 +19,8 @@ import { WINDOW_SIZE_BYTES } from "./restore-window.ts";
 const REFUSAL_COUNT_MAX = 100;
 const EXTRA_SAMPLE_COUNT_MAX = 20;
 const GROUP_COUNT_MAX = 64;
+/** Records that are looked at before other work of the process has its turn. */
+const PAUSE_RECORD_COUNT = 1024;
 
 /** What a survey found: the counts of a plan, and what a run needs of it. */
 export type Survey = {
@@ -55,8 +57,13 @@ export async function surveyRestore(options: RestorePlanOptions): Promise<Survey
   const selection = await Selection.open({ ...options, filter });
   const surveyor = new Surveyor(options);
   surveyor.checkTarget();
+  let count = 0;
   for await (const batch of selection.records()) {
-    await options.pause?.();
+    count += batch.length;
+    if (count >= PAUSE_RECORD_COUNT) {
+      count = 0;
+      await options.pause?.();
+    }
     for (const { record, isImplied } of batch) {
       switch (record.type) {
         case "directory":

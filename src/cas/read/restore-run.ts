@@ -28,6 +28,9 @@ const OWNER_BITS = 0o700;
 /** Directories whose records are kept: less than a window of files takes. */
 const KNOWN_DIRECTORY_COUNT_MAX = 4096;
 
+/** A record that is only looked at is work as well: others have their turn after a thousand. */
+const RECORD_WORK_BYTES = WINDOW_SIZE_BYTES / 1024;
+
 /** Progress is told when so many files were put in place, or so many bytes. */
 const PROGRESS_FILE_COUNT = 128;
 const PROGRESS_SIZE_BYTES = 8 * 1024 * 1024;
@@ -47,7 +50,7 @@ export async function executeRestore(
       for await (const batch of survey.selection.records()) {
         for (const selected of batch)
           await run.place(selected, { group, isFirst: group === first });
-        await run.rest();
+        await run.rest(batch.length * RECORD_WORK_BYTES);
       }
       await run.drain();
     }
@@ -58,7 +61,7 @@ export async function executeRestore(
     const batches = run.knownDirectories ?? survey.selection.records();
     for await (const batch of batches) {
       for (const selected of batch) run.finishDirectories(selected, directories);
-      await run.rest();
+      await run.rest(batch.length * RECORD_WORK_BYTES);
     }
     run.finishLast(directories);
   } catch (thrown) {
@@ -80,7 +83,7 @@ class RestoreRun implements Disposable {
   #fresh: string | undefined;
   /** The directories that were placed, in order; undefined if they are too many to keep. */
   #placedDirectories: SelectedRecord[] | undefined = [];
-  /** Bytes read or written since others last had a turn. */
+  /** Bytes read or written, and what counts as such, since others last had a turn. */
   #busyBytes = 0;
   #filesWritten = 0;
   #bytesWritten = 0;
@@ -182,7 +185,7 @@ class RestoreRun implements Disposable {
   }
 
   /** Lets others have a turn after a stretch of work. */
-  async rest(bytes = 0): Promise<void> {
+  async rest(bytes: number): Promise<void> {
     this.#busyBytes += bytes;
     if (this.#busyBytes < WINDOW_SIZE_BYTES) return;
     this.#busyBytes = 0;
