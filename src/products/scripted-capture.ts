@@ -32,6 +32,7 @@ const statSchema = z.strictObject({
   uid: z.int(),
   gid: z.int(),
   linkCount: z.int(),
+  allocatedBytes: z.int().exactOptional(),
   mtimeNs: z.coerce.bigint(),
   ctimeNs: z.coerce.bigint(),
   birthtimeNs: z.coerce.bigint(),
