@@ -23,6 +23,7 @@ import {
   syncFileSystem,
 } from "./platform.ts";
 import type { DataRange } from "./platform.ts";
+import { STAT_BLOCK_SIZE_BYTES } from "./statx.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } =
   fs.constants;
@@ -37,9 +38,6 @@ const OPEN_FLAGS = {
 /** New files and directories belong to nobody else until somebody says so. */
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
-
-/** What `st_blocks` counts. */
-const STAT_BLOCK_SIZE_BYTES = 512;
 
 /** For fewer files the rest of the file system is not worth flushing as well. */
 const SYNC_TOGETHER_COUNT_MIN = 4;

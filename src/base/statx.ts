@@ -1,7 +1,7 @@
 /**
  * The structure that statx(2) of Linux fills, read into what we keep of it. `node:fs` makes some thirty
- * objects of each file that is looked at, nearly all of them garbage at once; of a million files that
- * is what a backup's memory consists of. Layout: include/uapi/linux/stat.h, the same on x64 and arm64.
+ * objects of each file that is looked at, nearly all of them garbage at once, and a backup looks at
+ * millions. Layout: include/uapi/linux/stat.h, the same on x64 and arm64.
  */
 import type { FileStat, FileType } from "./doors.ts";
 
@@ -29,7 +29,8 @@ const WORD = {
 const MODE_HALF = 14;
 const INODE_DOUBLE = 4;
 
-const BLOCK_SIZE_BYTES = 512;
+/** What `st_blocks` counts, whatever the file system's own blocks are. */
+export const STAT_BLOCK_SIZE_BYTES = 512;
 const WORD_RANGE = 2 ** 32;
 const HALF_RANGE = 2 ** 16;
 const SECOND_NS = 1e9;
@@ -77,7 +78,7 @@ export class StatxBuffer {
       inode: this.#doubles[INODE_DOUBLE]!,
       device: this.#deviceNumber(words[WORD.deviceMajor]!, words[WORD.deviceMinor]!),
       linkCount: words[WORD.linkCount]!,
-      allocatedBytes: this.#number(WORD.blocks) * BLOCK_SIZE_BYTES,
+      allocatedBytes: this.#number(WORD.blocks) * STAT_BLOCK_SIZE_BYTES,
     };
   }
 

@@ -11,7 +11,7 @@ import { StatxBuffer } from "../../src/base/statx.ts";
 
 const isLinux = process.platform === "linux";
 
-test.skipIf(!isLinux)("a path is what node:fs says it is, whatever it is", () => {
+test.skipIf(!isLinux)("a path is what node:fs says it is, whatever it is [needs Linux]", () => {
   const folder = fs.mkdtempSync(join(tmpdir(), "astacus-statx-"));
   try {
     fs.writeFileSync(join(folder, "file"), "twelve bytes", { mode: 0o640 });
