@@ -100,10 +100,13 @@ const backupSchema = z
     attempts: count(1, 100).default(2).meta({
       description: "How often a backup is tried before it is given up.",
     }),
-    workers: count(0, 64).default(2).meta({
-      description:
-        "Threads that read, hash and compress on each node; 0 works in the server's own.",
-    }),
+    workers: count(0, 64)
+      .default(2)
+      .meta({
+        description:
+          "Threads that read, hash and compress on each node, as many as there is work for: one where " +
+          "files are tiny. 0 works in the server's own.",
+      }),
     chunkSize: z.enum(["64KiB", "128KiB", "256KiB", "1MiB"]).default("256KiB").meta({
       description: "The mean size of chunks. Read only by `site init`: the repository keeps it.",
     }),
