@@ -106,6 +106,16 @@ function creating(site: () => Site): void {
     expect(await site().get("view/a")).toEqual(text("345"));
   });
 
+  test("bytes in memory that threads share are stored as others are", async () => {
+    const shared = new Uint8Array(new SharedArrayBuffer(3 * 1024 * 1024)).subarray(5);
+    shared.set(realRandom.bytes(65_536), 2 * 1024 * 1024);
+    const hash = sha256Hex(shared);
+    expect(await site().put("shared/a", shared)).toBe("created");
+    expect(await site().put("shared/b", shared, { sha256: hash })).toBe("created");
+    expect(sha256Hex((await site().get("shared/a"))!)).toBe(hash);
+    expect(sha256Hex((await site().get("shared/b"))!)).toBe(hash);
+  });
+
   test("a buffer may be used again after its put, and after a get", async () => {
     const buffer = text("before");
     await site().put("reuse/a", buffer);
@@ -242,7 +252,7 @@ function listing(site: () => Site): void {
   test("nothing is listed that was not put", async () => {
     await site().put("pack/ab/0123-1", text("x"));
     const known =
-      /^(create|race|empty|big|view|reuse|reopen|cancel-read|range|head|order|order-not|sizes|many|delete|pack)\//;
+      /^(create|race|empty|big|view|shared|reuse|reopen|cancel-read|range|head|order|order-not|sizes|many|delete|pack)\//;
     expect((await keysOf(site(), "")).filter((key) => !known.test(key))).toEqual([]);
     expect(await keysOf(site(), "")).toContain("pack/ab/0123-1");
   });

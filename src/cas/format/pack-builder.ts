@@ -52,7 +52,7 @@ export type PackBuilderOptions = {
    * A buffer of at least so many bytes for a pack to be, which then leaves with it. New memory costs
    * more than all the copying here, so whoever makes many packs hands the same buffers out again.
    */
-  readonly takeBuffer?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
+  readonly takeBuffer?: (sizeBytes: number) => Uint8Array;
 };
 
 /**
@@ -71,9 +71,9 @@ export class PackBuilder {
   readonly #frameSizeBytes: number;
   readonly #compression: Compression;
   readonly #salt: () => Uint8Array;
-  readonly #takeBuffer: ((sizeBytes: number) => Uint8Array<ArrayBuffer>) | undefined;
+  readonly #takeBuffer: ((sizeBytes: number) => Uint8Array) | undefined;
   /** Stored frames of the pack that is open. */
-  #out: Uint8Array<ArrayBuffer> | undefined;
+  #out: Uint8Array | undefined;
   #outLength = 0;
   #frames: FrameRow[] = [];
   #chunkCount = 0;
@@ -222,7 +222,7 @@ export class PackBuilder {
     return { ...pack, kind: this.#kind, directory, directoryBytes };
   }
 
-  #openBuffer(): Uint8Array<ArrayBuffer> {
+  #openBuffer(): Uint8Array {
     const tagBytes = this.#sealing === undefined ? 0 : TAG_SIZE_BYTES;
     const sizeBytes = this.#packSizeBytes + compressedSizeMax(FRAME_RAW_BYTES_MAX) + tagBytes;
     if (this.#takeBuffer !== undefined) return this.#takeBuffer(sizeBytes);
@@ -230,7 +230,7 @@ export class PackBuilder {
   }
 
   /** The open pack as a whole object: in its own buffer, if that leaves with it, else in a copy. */
-  #closeBuffer(directoryBytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  #closeBuffer(directoryBytes: Uint8Array): Uint8Array {
     const out = this.#out;
     assert(out !== undefined);
     const sealer = this.#sealing?.sealer ?? PLAIN_SEALER;

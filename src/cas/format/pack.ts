@@ -108,8 +108,8 @@ export type SealedPack = {
   /** The id as hex; the name follows from it and the birth (`packKey`). */
   readonly id: string;
   readonly kind: PackKind;
-  /** The whole object, in a buffer (perhaps a longer one) of its own that may be transferred. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The whole object, in a buffer (perhaps a longer one) of its own. */
+  readonly bytes: Uint8Array;
   readonly directory: PackDirectory;
   /** In plain, also where the pack has it sealed. */
   readonly directoryBytes: Uint8Array;

@@ -97,6 +97,18 @@ const PROBED_HOLES_SIZE_BYTES = 1024 * 1024;
 const SPARE_BUFFER_COUNT_MAX = 4;
 const IDLE_BUFFER_COUNT_MAX = 1;
 
+/** Where the buffers of packs come from. */
+export type PackBuffers = {
+  readonly make: (sizeBytes: number) => Uint8Array;
+  /** A buffer of `make` will not be used again. */
+  readonly forget: (buffer: Uint8Array) => void;
+};
+
+const PLAIN_BUFFERS: PackBuffers = {
+  make: (sizeBytes) => new Uint8Array(sizeBytes),
+  forget: () => undefined,
+};
+
 type Slot = {
   readonly chunker: Chunker;
   /** Bytes of the buffer that are in use. */
@@ -139,22 +151,27 @@ export class DataPlaneCore {
   readonly #settings: DataPlaneSettings;
   readonly #salt: () => Uint8Array;
   readonly #checks: ContentChecks;
+  readonly #buffers: PackBuffers;
   readonly #slots: Slot[] = [];
   #sealing: FrameSealing | undefined;
   #builder: PackBuilder;
   /** Buffers of packs that were sent. */
-  #spare: Uint8Array<ArrayBuffer>[] = [];
+  #spare: Uint8Array[] = [];
   #open: OpenFile | undefined;
 
   constructor(
     files: FileSystem,
     salt: () => Uint8Array,
-    options: DataPlaneSettings & { readonly checks?: ContentChecks },
+    options: DataPlaneSettings & {
+      readonly checks?: ContentChecks;
+      readonly buffers?: PackBuffers;
+    },
   ) {
-    const { checks, ...settings } = options;
+    const { checks, buffers = PLAIN_BUFFERS, ...settings } = options;
     this.#files = files;
     this.#salt = salt;
     this.#checks = checks ?? {};
+    this.#buffers = buffers;
     this.#settings = settings;
     this.#builder = this.#openBuilder();
   }
@@ -205,9 +222,10 @@ export class DataPlaneCore {
     return pack === undefined ? [] : [pack];
   }
 
-  /** Takes the buffer of a pack back that nobody needs any more. */
-  recycle(buffer: ArrayBuffer): void {
-    if (this.#spare.length < SPARE_BUFFER_COUNT_MAX) this.#spare.push(new Uint8Array(buffer));
+  /** Takes the whole buffer of a pack back that nobody needs any more. */
+  recycle(buffer: Uint8Array): void {
+    if (this.#spare.length < SPARE_BUFFER_COUNT_MAX) this.#spare.push(buffer);
+    else this.#buffers.forget(buffer);
   }
 
   /**
@@ -239,11 +257,13 @@ export class DataPlaneCore {
     });
   }
 
-  #takeBuffer(sizeBytes: number): Uint8Array<ArrayBuffer> {
+  #takeBuffer(sizeBytes: number): Uint8Array {
     const spare = this.#spare.pop();
     // What lies idle while a pack begins was for a burst: 8 MiB each, in every thread.
-    this.#spare.length = Math.min(this.#spare.length, IDLE_BUFFER_COUNT_MAX);
-    return spare !== undefined && spare.length >= sizeBytes ? spare : new Uint8Array(sizeBytes);
+    for (const idle of this.#spare.splice(IDLE_BUFFER_COUNT_MAX)) this.#buffers.forget(idle);
+    if (spare !== undefined && spare.length >= sizeBytes) return spare;
+    if (spare !== undefined) this.#buffers.forget(spare);
+    return this.#buffers.make(sizeBytes);
   }
 
   /** Slots are made when they are first needed. */

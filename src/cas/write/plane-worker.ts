@@ -6,6 +6,7 @@ import { realFileSystem } from "../../base/file-system.ts";
 import { MemoryGuard } from "../../base/memory-guard.ts";
 import type { WorkerAnswer } from "../../base/ordered-worker.ts";
 import { realRandom } from "../../base/random.ts";
+import { SharedBuffers } from "../../base/shared-buffers.ts";
 import type { ContentChecks } from "./content-check.ts";
 import { DataPlaneCore } from "./data-plane.ts";
 import { SALT_SIZE_BYTES } from "../format/pack.ts";
@@ -19,6 +20,9 @@ type OpenAsk = Extract<PlaneAsk, { readonly call: "open" }>;
 let core: DataPlaneCore | undefined;
 
 const memory = new MemoryGuard();
+
+/** Of packs. */
+const buffers = new SharedBuffers();
 
 /** Checks are loaded before the first question is answered; what fails there fails all of them. */
 let opened: Promise<void> = Promise.resolve();
@@ -40,7 +44,7 @@ async function respond(ask: PlaneAsk): Promise<void> {
 async function open({ settings, checksModule }: OpenAsk): Promise<void> {
   const checks = checksModule === undefined ? {} : await loadChecks(checksModule);
   const salt = (): Uint8Array => realRandom.bytes(SALT_SIZE_BYTES);
-  core = new DataPlaneCore(realFileSystem, salt, { ...settings, checks });
+  core = new DataPlaneCore(realFileSystem, salt, { ...settings, checks, buffers });
 }
 
 async function loadChecks(module: string): Promise<ContentChecks> {
@@ -63,7 +67,7 @@ function handle(ask: PlaneAsk): Handled {
     case "flush":
       return send(mustGetCore().flush());
     case "recycle":
-      mustGetCore().recycle(ask.buffer);
+      recycle(ask.buffer);
       return { answer: null, transfer: [] };
     case "reset":
       mustGetCore().reset(ask.sealing);
@@ -75,10 +79,15 @@ function send(packs: readonly SealedPack[]): Handled {
   const answer = packs.map(({ id, kind, bytes, directoryBytes }): SentPack => ({
     id,
     kind,
-    bytes,
+    bytes: buffers.share(bytes) ?? bytes,
     directoryBytes,
   }));
-  return { answer, transfer: answer.map((pack) => pack.bytes.buffer) };
+  return { answer, transfer: [] };
+}
+
+function recycle(number: number): void {
+  const buffer = buffers.get(number);
+  if (buffer !== undefined) mustGetCore().recycle(buffer);
 }
 
 function mustGetCore(): DataPlaneCore {

@@ -1,12 +1,14 @@
 /**
  * One or more data planes behind one interface: in this thread (the simulator, small jobs) or in
- * workers. Calls to one lane are answered in their order. Sealed packs are transferred between
- * threads, never copied; their directories cross as bytes.
+ * workers. Calls to one lane are answered in their order. Sealed packs are shared between threads,
+ * never copied; their directories cross as bytes.
  */
 import assert from "node:assert/strict";
 import type { FileSystem, Random } from "../../base/doors.ts";
 import { AppError } from "../../base/error.ts";
 import { OrderedWorker } from "../../base/ordered-worker.ts";
+import { SharedViews } from "../../base/shared-buffers.ts";
+import type { SharedPart } from "../../base/shared-buffers.ts";
 import type { BackupSettings } from "./backup-settings.ts";
 import type { ChunkerSettings } from "../format/chunker.ts";
 import type { CheckSource, ContentChecks } from "./content-check.ts";
@@ -57,7 +59,7 @@ export function openInlinePlane(
     scan: async (_lane, slot, tasks) => core.scan(slot, tasks),
     store: async (_lane, slot, keep) => core.store(slot, keep),
     flush: async () => core.flush(),
-    recycle: (pack) => core.recycle(pack.bytes.buffer),
+    recycle: ({ bytes }) => core.recycle(new Uint8Array(bytes.buffer)),
     reset: async (sealing) => core.reset(sealing),
     [Symbol.asyncDispose]: async () => core.reset(),
   };
@@ -82,7 +84,7 @@ export function openWorkerPlane(
   };
   const owners = new WeakMap<SealedPack, Lane>();
   const open = (lane: Lane, sent: readonly SentPack[]): SealedPack[] => {
-    const packs = sent.map(openSealed);
+    const packs = sent.map((one) => lane.open(one));
     for (const pack of packs) owners.set(pack, lane);
     return packs;
   };
@@ -97,7 +99,7 @@ export function openWorkerPlane(
       return worker === undefined ? [] : open(worker, await worker.call({ call: "flush" }));
     },
     recycle(pack) {
-      owners.get(pack)?.recycle(pack.bytes.buffer);
+      owners.get(pack)?.recycle(pack);
     },
     async reset(sealing) {
       sealed = sealing;
@@ -111,7 +113,10 @@ export function openWorkerPlane(
 }
 
 /** A sealed pack as it crosses threads. */
-export type SentPack = Pick<SealedPack, "id" | "kind" | "bytes" | "directoryBytes">;
+export type SentPack = Pick<SealedPack, "id" | "kind" | "directoryBytes"> & {
+  /** Bytes of their own where the pack lies in none of the worker's buffers. */
+  readonly bytes: SharedPart | Uint8Array;
+};
 
 /** What a worker is asked, and its answer. */
 export type PlaneCalls = {
@@ -128,7 +133,7 @@ export type PlaneCalls = {
     readonly answer: SentPack[];
   };
   readonly flush: { readonly ask: object; readonly answer: SentPack[] };
-  readonly recycle: { readonly ask: { readonly buffer: ArrayBuffer }; readonly answer: null };
+  readonly recycle: { readonly ask: { readonly buffer: number }; readonly answer: null };
   readonly reset: { readonly ask: { readonly sealing?: PlaneSealing }; readonly answer: null };
 };
 
@@ -152,6 +157,7 @@ class Lane {
     new URL("plane-worker.ts", import.meta.url),
     "backup worker",
   );
+  readonly #views = new SharedViews();
 
   constructor(settings: DataPlaneSettings, { checksModule, sealing }: LaneBeginning) {
     const module = checksModule === undefined ? {} : { checksModule };
@@ -163,15 +169,21 @@ class Lane {
     return (await this.#worker.call(ask)) as PlaneCalls[Ask["call"]]["answer"];
   }
 
-  recycle(buffer: ArrayBuffer): void {
-    this.#worker.tell({ call: "recycle", buffer } satisfies PlaneAsk, [buffer]);
+  open({ bytes, ...pack }: SentPack): SealedPack {
+    const directory = decodeDirectory(pack.directoryBytes, `pack ${pack.id}`);
+    return {
+      ...pack,
+      directory,
+      bytes: bytes instanceof Uint8Array ? bytes : this.#views.open(bytes),
+    };
+  }
+
+  recycle({ bytes }: SealedPack): void {
+    const buffer = this.#views.numberOf(bytes);
+    if (buffer !== undefined) this.#worker.tell({ call: "recycle", buffer } satisfies PlaneAsk);
   }
 
   close(): void {
     this.#worker.close();
   }
-}
-
-function openSealed(sent: SentPack): SealedPack {
-  return { ...sent, directory: decodeDirectory(sent.directoryBytes, `pack ${sent.id}`) };
 }
