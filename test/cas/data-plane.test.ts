@@ -200,3 +200,24 @@ test("only chunks that were decided on are packed", () => {
   const ids = packs.flatMap((pack) => [...unpack(pack)].map(([id]) => id));
   expect(ids).toEqual([toHex(idAt(batch.ids, 1))]);
 });
+
+test("how a chunk is stored says nothing about those of the next file", () => {
+  using folder = temporaryFolder();
+  const core = openCore();
+  const digits = Buffer.from(noise(100_000, 6)).toString("hex");
+  const tasks = [noise(200_000, 7), digits].map((content, index) => {
+    const path = join(folder.path, String(index));
+    fs.writeFileSync(path, content);
+    return { path, sizeBytes: content.length };
+  });
+  const batch = core.scan(0, tasks);
+  const keep = new Uint8Array(batch.lengths.length).fill(1);
+  // The file's first chunk is known: its second one is still none that follows the noise.
+  keep[batch.files[0]!.chunkCount] = 0;
+  const packs = [...core.store(0, keep), ...core.flush()];
+  const frames = packs.flatMap(({ directory }) => directory.frames);
+  const codecOf = (index: number): number | undefined =>
+    frames.find(({ chunks }) => Buffer.compare(chunks[0]!.id, idAt(batch.ids, index)) === 0)?.codec;
+  expect(codecOf(0)).toBe(0);
+  expect(codecOf(batch.files[0]!.chunkCount + 1)).toBe(1);
+});

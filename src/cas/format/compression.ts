@@ -1,7 +1,8 @@
 /**
  * Decides whether compressing pays, and how hard to try. Samples of a chunk are compressed first: what
  * hardly shrinks is stored as it is, which costs neither zstd time now nor at restore, nor a second
- * hash. The rules and the figures behind them are in docs/decisions.md ("Frames and compression").
+ * hash. The chunks of a file resemble each other, so what was found out for one serves for some that
+ * follow it. The rules and the figures behind them are in docs/decisions.md ("Frames and compression").
  */
 import { compressedSizeMax, compressZstdInto } from "./zstd-context.ts";
 
@@ -61,8 +62,76 @@ export function looksCompressible(bytes: Uint8Array): boolean {
 /** How to compress a chunk: one that comes out larger is compressed at the configured level instead. */
 export type LevelChoice = { readonly level: number; readonly sizeBytesMax: number };
 
-/** For a chunk with a frame of its own; undefined if it looks as if it would not shrink. */
-export function chooseLevel(bytes: Uint8Array, { level }: Compression): LevelChoice | undefined {
+/** Chunks of a file that are treated like the one before them, in a row. */
+const FOLLOWERS_MAX = 7;
+/** A chunk whose share is so many times that of the first, or so many times less, is of other data. */
+const FOLLOWER_SHARE_RATIO_MAX = 1.1;
+/** Of a chunk that follows one that would not shrink: is there anything that repeats? */
+const FOLLOWER_SAMPLE_BYTES = 4 * 1024;
+
+/** How the chunk was stored that began a row of followers; no level: as it is. */
+type Leader = { readonly level: number | undefined; readonly share: number };
+
+/**
+ * Chooses for chunks with frames of their own, one after the other.
+ *
+ * @example
+ * const choice = chooser.choose(bytes, isNextOfFile);
+ * // … compresses …
+ * chooser.took(level, compressedBytes / bytes.length);
+ */
+export class LevelChooser {
+  readonly #compression: Compression;
+  #leader: Leader | undefined;
+  #followerCount = 0;
+
+  constructor(compression: Compression) {
+    this.#compression = compression;
+  }
+
+  /** Undefined for a chunk that looks as if it would not shrink. `isNext`: of the same file as the last. */
+  choose(bytes: Uint8Array, isNext: boolean): LevelChoice | undefined {
+    const leader = isNext && this.#followerCount < FOLLOWERS_MAX ? this.#leader : undefined;
+    if (leader !== undefined && !(leader.level === undefined && repeats(bytes))) {
+      this.#followerCount += 1;
+      return leader.level === undefined ? undefined : follow(leader, leader.level, bytes);
+    }
+    this.#followerCount = 0;
+    const choice = chooseLevel(bytes, this.#compression);
+    this.#leader = choice === undefined ? { level: undefined, share: 1 } : undefined;
+    return choice;
+  }
+
+  /** How a chunk was compressed that was to be, and to what share of itself. */
+  took(level: number, share: number): void {
+    const isLeader = this.#followerCount === 0;
+    const { level: before, share: expected } = this.#leader ?? { level, share };
+    const isAlike =
+      level === before &&
+      share < FRAME_SHARE_MAX &&
+      share <= FOLLOWER_SHARE_RATIO_MAX * expected &&
+      expected <= FOLLOWER_SHARE_RATIO_MAX * share;
+    if (!isAlike) this.#leader = undefined;
+    else if (isLeader) this.#leader = { level, share };
+  }
+}
+
+function follow({ share }: Leader, level: number, bytes: Uint8Array): LevelChoice {
+  const isMatches = level === MATCHES_LEVEL;
+  return {
+    level,
+    sizeBytesMax: isMatches ? MATCHES_SURPRISE_MAX * share * bytes.length : Infinity,
+  };
+}
+
+/** True if something in the middle repeats: that costs a third of asking whether it shrinks. */
+function repeats(bytes: Uint8Array): boolean {
+  const start = Math.max(0, Math.floor((bytes.length - FOLLOWER_SAMPLE_BYTES) / 2));
+  const sample = bytes.subarray(start, start + FOLLOWER_SAMPLE_BYTES);
+  return compressZstdInto(sampleTarget, sample, MATCHES_LEVEL) < SAMPLE_SHARE_MAX * sample.length;
+}
+
+function chooseLevel(bytes: Uint8Array, { level }: Compression): LevelChoice | undefined {
   const found = findShrinking(bytes);
   if (found === undefined) return undefined;
   const configured = { level, sizeBytesMax: Infinity };

@@ -4,10 +4,10 @@
 import assert from "node:assert/strict";
 import { SHA256_SIZE_BYTES } from "../../base/hex.ts";
 import {
-  chooseLevel,
   type Compression,
   isCompressedEnough,
   type LevelChoice,
+  LevelChooser,
   looksCompressible,
   OWN_FRAME_BYTES_MIN,
   sharedLevelOf,
@@ -70,6 +70,7 @@ export class PackBuilder {
   readonly #packSizeBytes: number;
   readonly #frameSizeBytes: number;
   readonly #compression: Compression;
+  readonly #levels: LevelChooser;
   readonly #salt: () => Uint8Array;
   readonly #takeBuffer: ((sizeBytes: number) => Uint8Array) | undefined;
   /** Stored frames of the pack that is open. */
@@ -94,6 +95,7 @@ export class PackBuilder {
     this.#kind = options.kind;
     this.#packSizeBytes = options.packSizeBytes;
     this.#compression = options.compression;
+    this.#levels = new LevelChooser(options.compression);
     this.#salt = options.salt;
     this.#sealing = options.sealing;
     this.#takeBuffer = options.takeBuffer;
@@ -105,15 +107,18 @@ export class PackBuilder {
     return this.#outLength + this.#gatherLength;
   }
 
-  /** Takes a copy of a chunk; returns the pack that became full by it. */
-  add(id: Uint8Array, bytes: Uint8Array): SealedPack | undefined {
+  /**
+   * Takes a copy of a chunk; returns the pack that became full by it. `isNext`: it is of the same file
+   * as the last one, and so perhaps of the same kind.
+   */
+  add(id: Uint8Array, bytes: Uint8Array, isNext = false): SealedPack | undefined {
     assert.equal(id.length, SHA256_SIZE_BYTES);
     assert(bytes.length > 0);
     assert(bytes.length <= FRAME_RAW_BYTES_MAX);
     const length = bytes.length;
     const chunk = { id: new Uint8Array(id), length };
     if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
-      this.#storeAlone(chunk, bytes);
+      this.#storeAlone(chunk, bytes, isNext);
     } else if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
       this.#storePlain(bytes, [{ ...chunk, offset: 0 }]);
     } else {
@@ -137,12 +142,19 @@ export class PackBuilder {
   }
 
   /** A chunk that is large enough for a frame of its own. */
-  #storeAlone(chunk: Omit<FrameChunk, "offset">, bytes: Uint8Array): void {
+  #storeAlone(chunk: Omit<FrameChunk, "offset">, bytes: Uint8Array, isNext: boolean): void {
     const chunks = [{ ...chunk, offset: 0 }];
-    const isProbed = bytes.length >= PROBED_CHUNK_SIZE_BYTES_MIN;
-    const choice = isProbed ? chooseLevel(bytes, this.#compression) : this.#atLevel();
-    if (choice === undefined) this.#storePlain(bytes, chunks);
-    else this.#storeFrame(bytes, chunks, choice);
+    if (bytes.length < PROBED_CHUNK_SIZE_BYTES_MIN) {
+      this.#storeFrame(bytes, chunks, this.#atLevel());
+      return;
+    }
+    const choice = this.#levels.choose(bytes, isNext);
+    if (choice === undefined) {
+      this.#storePlain(bytes, chunks);
+    } else {
+      const { level, packedLength } = this.#storeFrame(bytes, chunks, choice);
+      this.#levels.took(level, packedLength / bytes.length);
+    }
   }
 
   #atLevel(level = this.#compression.level): LevelChoice {
@@ -164,18 +176,26 @@ export class PackBuilder {
     this.#gatherLength = 0;
   }
 
-  #storeFrame(raw: Uint8Array, chunks: readonly FrameChunk[], choice: LevelChoice): void {
+  /** Tells what it was compressed to, and how. */
+  #storeFrame(
+    raw: Uint8Array,
+    chunks: readonly FrameChunk[],
+    choice: LevelChoice,
+  ): { readonly level: number; readonly packedLength: number } {
     this.#out ??= this.#openBuffer();
     const target = this.#out.subarray(this.#outLength);
-    let packedLength = compressZstdInto(target, raw, choice.level);
+    let { level } = choice;
+    let packedLength = compressZstdInto(target, raw, level);
     if (packedLength > choice.sizeBytesMax) {
-      packedLength = compressZstdInto(target, raw, this.#compression.level);
+      ({ level } = this.#compression);
+      packedLength = compressZstdInto(target, raw, level);
     }
     if (isCompressedEnough(raw.length, packedLength)) {
       this.#enterFrame(1, target.subarray(0, packedLength), raw.length, chunks);
     } else {
       this.#storePlain(raw, chunks);
     }
+    return { level, packedLength };
   }
 
   #storePlain(raw: Uint8Array, chunks: readonly FrameChunk[]): void {

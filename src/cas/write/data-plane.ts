@@ -116,6 +116,8 @@ type Slot = {
   /** Where each chunk starts; one more than there are chunks is never needed. */
   offsets: number[];
   lengths: number[];
+  /** Chunks that are the first of a file. */
+  firsts: Set<number>;
   ids: Uint8Array<ArrayBuffer>;
 };
 
@@ -182,6 +184,7 @@ export class DataPlaneCore {
     slot.filled = 0;
     slot.offsets = [];
     slot.lengths = [];
+    slot.firsts = new Set();
     const batch: Batch = { slot, slotNumber, files: [], bytes: 0 };
     if (this.#open !== undefined) this.#readOpen(this.#open, batch);
     let taskCount = 0;
@@ -206,11 +209,14 @@ export class DataPlaneCore {
     const slot = this.#mustGetSlot(slotNumber);
     assert.equal(keep.length, slot.lengths.length, "each chunk of the batch was decided on");
     const sealed: SealedPack[] = [];
+    let isNext = true;
     for (let index = 0; index < keep.length; index++) {
+      if (slot.firsts.has(index)) isNext = false;
       if (keep[index] !== 1) continue;
       const offset = slot.offsets[index]!;
       const bytes = slot.chunker.buffer.subarray(offset, offset + slot.lengths[index]!);
-      const pack = this.#builder.add(idAt(slot.ids, index), bytes);
+      const pack = this.#builder.add(idAt(slot.ids, index), bytes, isNext);
+      isNext = true;
       if (pack !== undefined) sealed.push(pack);
     }
     return sealed;
@@ -315,6 +321,7 @@ export class DataPlaneCore {
       const isAtEnd = this.#fill(file, batch);
       const cutEnd = cut(slot, start, isAtEnd);
       const chunkCount = slot.lengths.length - chunkCountBefore;
+      if (file.isFirst) slot.firsts.add(chunkCountBefore);
       const part = { chunkCount, offset, isFirst: file.isFirst, isResumed: file.isResumed };
       if (!isAtEnd) {
         file.uncut = { slot: batch.slotNumber, offset: cutEnd, length: slot.filled - cutEnd };
@@ -416,7 +423,14 @@ function openSlot(settings: DataPlaneSettings): Slot {
   const { maximum } = boundsOfAverage(settings.chunker.averageSizeBytes);
   const bufferSizeBytes = Math.max(settings.batchSizeBytes, 2 * maximum);
   const chunker = new Chunker(settings.chunker, { bufferSizeBytes });
-  return { chunker, filled: 0, offsets: [], lengths: [], ids: new Uint8Array(0) };
+  return {
+    chunker,
+    filled: 0,
+    offsets: [],
+    lengths: [],
+    firsts: new Set(),
+    ids: new Uint8Array(0),
+  };
 }
 
 function isSameState(one: FileStat, other: FileStat): boolean {
