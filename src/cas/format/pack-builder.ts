@@ -43,6 +43,8 @@ export type PackBuilderOptions = {
   readonly packSizeBytes: number;
   /** Raw bytes of a frame that small chunks share. */
   readonly frameSizeBytes?: number;
+  /** No chunk is larger, which decides how much room a pack's buffer has behind `packSizeBytes`. */
+  readonly chunkSizeBytesMax?: number;
   readonly compression: Compression;
   /** 16 random bytes for each pack. */
   readonly salt: () => Uint8Array;
@@ -69,6 +71,7 @@ export class PackBuilder {
   readonly #kind: PackKind;
   readonly #packSizeBytes: number;
   readonly #frameSizeBytes: number;
+  readonly #chunkSizeBytesMax: number;
   readonly #compression: Compression;
   readonly #levels: LevelChooser;
   readonly #salt: () => Uint8Array;
@@ -88,10 +91,12 @@ export class PackBuilder {
 
   constructor(options: PackBuilderOptions) {
     this.#frameSizeBytes = options.frameSizeBytes ?? FRAME_SIZE_BYTES_DEFAULT;
+    this.#chunkSizeBytesMax = options.chunkSizeBytesMax ?? FRAME_RAW_BYTES_MAX;
     assert(options.packSizeBytes >= 1);
     assert(options.packSizeBytes <= PACK_SIZE_BYTES_MAX);
     assert(this.#frameSizeBytes >= 1);
     assert(this.#frameSizeBytes <= FRAME_RAW_BYTES_MAX / 2);
+    assert(this.#chunkSizeBytesMax <= FRAME_RAW_BYTES_MAX);
     this.#kind = options.kind;
     this.#packSizeBytes = options.packSizeBytes;
     this.#compression = options.compression;
@@ -114,7 +119,7 @@ export class PackBuilder {
   add(id: Uint8Array, bytes: Uint8Array, isNext = false): SealedPack | undefined {
     assert.equal(id.length, SHA256_SIZE_BYTES);
     assert(bytes.length > 0);
-    assert(bytes.length <= FRAME_RAW_BYTES_MAX);
+    assert(bytes.length <= this.#chunkSizeBytesMax);
     const length = bytes.length;
     const chunk = { id: new Uint8Array(id), length };
     if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
@@ -244,7 +249,9 @@ export class PackBuilder {
 
   #openBuffer(): Uint8Array {
     const tagBytes = this.#sealing === undefined ? 0 : TAG_SIZE_BYTES;
-    const sizeBytes = this.#packSizeBytes + compressedSizeMax(FRAME_RAW_BYTES_MAX) + tagBytes;
+    // Pages that are never written cost nothing, but memory that comes again is cleared first.
+    const frameBytes = Math.max(this.#chunkSizeBytesMax, 2 * this.#frameSizeBytes);
+    const sizeBytes = this.#packSizeBytes + compressedSizeMax(frameBytes) + tagBytes;
     if (this.#takeBuffer !== undefined) return this.#takeBuffer(sizeBytes);
     return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
   }

@@ -251,11 +251,12 @@ export class DataPlaneCore {
   }
 
   #openBuilder(): PackBuilder {
-    const { packSizeBytes, frameSizeBytes, compressionLevel } = this.#settings;
+    const { chunker, packSizeBytes, frameSizeBytes, compressionLevel } = this.#settings;
     return new PackBuilder({
       kind: "data",
       packSizeBytes,
       frameSizeBytes,
+      chunkSizeBytesMax: boundsOfAverage(chunker.averageSizeBytes).maximum,
       compression: { level: compressionLevel },
       salt: this.#salt,
       sealing: this.#sealing,
