@@ -10,6 +10,7 @@ import { parseArgs } from "node:util";
 import { backUpInServer } from "./in-server.ts";
 import { runMeasured } from "./measure.ts";
 import { findVersion, PEERS } from "./peers.ts";
+import { warmTree } from "./trees.ts";
 import { WORKLOADS } from "./workloads.ts";
 
 async function main(): Promise<void> {
@@ -26,6 +27,7 @@ async function main(): Promise<void> {
     fs.mkdirSync(source);
     WORKLOADS["m3"]?.(values.size === "small" ? "small" : "full").create(source);
     for (let round = 1; round <= Number(values.repeat); round += 1) {
+      warmTree(source);
       const ours = await backUpInServer(folder, source, { seed: String(round) });
       console.log(JSON.stringify({ tool: "astacus", ...ours }));
       console.log(JSON.stringify(await runBorg(folder, source)));
@@ -42,6 +44,7 @@ async function runBorg(folder: string, source: string): Promise<object> {
   fs.mkdirSync(home);
   const place = { source, repository: join(home, "repository"), home };
   await runMeasured(borg.init?.(place) ?? []);
+  warmTree(source);
   const { wallMs, cpuMs } = await runMeasured(borg.backup(place, "1"));
   fs.rmSync(home, { recursive: true });
   return { tool: "borg", wallS: wallMs / 1000, cpuS: cpuMs / 1000 };

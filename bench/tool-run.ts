@@ -10,7 +10,7 @@ import { parseAnswer } from "./astacus-peer.ts";
 import { runMeasured } from "./measure.ts";
 import type { Command, Cost } from "./measure.ts";
 import type { Peer, Place } from "./peers.ts";
-import { measureTree, mustBeEqual } from "./trees.ts";
+import { measureTree, mustBeEqual, warmTree } from "./trees.ts";
 import type { Workload } from "./workload.ts";
 
 /** What is asked of each workload, in this order. */
@@ -64,14 +64,12 @@ export async function runWorkload(options: RunOptions): Promise<Figure[]> {
     await Bun.sleep(SETTLE_MS);
     const size = measureTree(source);
     options.say(`${workload.name}: ${Math.round(size.bytes / 2 ** 20)} MiB, ${size.files} files`);
-    warm(source);
     const run = new WorkloadRun(options, source);
     await run.repeat("first", options.repeatCount);
     if (phases.has("unchanged")) await run.repeat("unchanged", options.repeatCount);
     if (phases.has("grown")) {
       workload.step(source, 1);
       await Bun.sleep(SETTLE_MS);
-      warm(source);
       await run.repeat("grown", 1);
     }
     if (phases.has("restore")) await run.repeat("restore", options.repeatCount);
@@ -80,11 +78,6 @@ export async function runWorkload(options: RunOptions): Promise<Figure[]> {
   } finally {
     rmSync(source, { recursive: true, force: true });
   }
-}
-
-/** Reads all files once. */
-function warm(source: string): void {
-  Bun.spawnSync(["sh", "-c", "find . -type f -print0 | xargs -0 cat | wc -c"], { cwd: source });
 }
 
 /** The tools' repositories in the course of one workload. */
@@ -136,6 +129,7 @@ class WorkloadRun {
     const name = String((this.#backupCount.get(tool.name) ?? 0) + 1);
     this.#backupCount.set(tool.name, Number(name));
     const before = measureTree(place.repository);
+    if (phase !== "unchanged") warmTree(this.#source);
     const cost = await runMeasured(tool.backup(place, name));
     const after = measureTree(place.repository);
     return {

@@ -64,3 +64,8 @@ function listFiles(folder: string): string[] {
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1));
 }
+
+/** Reads all files once, so that they lie in the page cache: borg tells the system to forget what it has read. */
+export function warmTree(folder: string): void {
+  Bun.spawnSync(["sh", "-c", "find . -type f -print0 | xargs -0 cat | wc -c"], { cwd: folder });
+}
