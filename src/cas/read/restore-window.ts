@@ -28,7 +28,7 @@ import { ignoreFailure } from "./restore-writer.ts";
 
 /** What one window holds at most; a larger file passes through several of its own. */
 export const WINDOW_SIZE_BYTES = 64 * 1024 * 1024;
-const WINDOW_FILE_COUNT_MAX = 4096;
+const WINDOW_FILE_COUNT_MAX = 1536;
 const WINDOW_CHUNK_COUNT_MAX = 65_536;
 
 /** A window of less is done here: other threads would take longer to start. */
