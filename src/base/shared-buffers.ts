@@ -4,7 +4,8 @@
  * 230 times in a backup that left next to none (docs/decisions.md, "What a transfer costs"). So each
  * buffer crosses once, and its number from then on.
  *
- * The memory of a buffer that its owner forgets goes when both threads have collected.
+ * The memory of a buffer that its owner forgets goes when the other thread was told so, with the next
+ * part, and both have collected. What never comes back stays until its owner ends.
  */
 
 /** The front of a shared buffer, as it crosses to the other thread. */

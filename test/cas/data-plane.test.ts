@@ -201,23 +201,51 @@ test("only chunks that were decided on are packed", () => {
   expect(ids).toEqual([toHex(idAt(batch.ids, 1))]);
 });
 
-test("how a chunk is stored says nothing about those of the next file", () => {
-  using folder = temporaryFolder();
-  const core = openCore();
-  const digits = Buffer.from(noise(100_000, 6)).toString("hex");
-  const tasks = [noise(200_000, 7), digits].map((content, index) => {
-    const path = join(folder.path, String(index));
+/** How each packed chunk is stored: 0 as it is, 1 by zstd. */
+function codecsOf(packs: readonly SealedPack[]): Map<string, number> {
+  const frames = packs.flatMap(({ directory }) => directory.frames);
+  return new Map(
+    frames.flatMap(({ codec, chunks }) => chunks.map(({ id }) => [toHex(id), codec] as const)),
+  );
+}
+
+function writeTasks(folder: string, ...contents: (Uint8Array | string)[]): FileTask[] {
+  return contents.map((content, index) => {
+    const path = join(folder, String(index));
     fs.writeFileSync(path, content);
     return { path, sizeBytes: content.length };
   });
-  const batch = core.scan(0, tasks);
+}
+
+test("how a chunk is stored says nothing about those of the next file", () => {
+  using folder = temporaryFolder();
+  const core = openCore();
+  // It repeats after more than a page: only the samples of a file's first chunk show that.
+  const other = Buffer.concat(Array.from({ length: 60 }, (_, index) => noise(5000, index >> 3)));
+  const batch = core.scan(0, writeTasks(folder.path, noise(200_000, 7), other));
   const keep = new Uint8Array(batch.lengths.length).fill(1);
   // The file's first chunk is known: its second one is still none that follows the noise.
-  keep[batch.files[0]!.chunkCount] = 0;
-  const packs = [...core.store(0, keep), ...core.flush()];
-  const frames = packs.flatMap(({ directory }) => directory.frames);
-  const codecOf = (index: number): number | undefined =>
-    frames.find(({ chunks }) => Buffer.compare(chunks[0]!.id, idAt(batch.ids, index)) === 0)?.codec;
-  expect(codecOf(0)).toBe(0);
-  expect(codecOf(batch.files[0]!.chunkCount + 1)).toBe(1);
+  const first = batch.files[0]!.chunkCount;
+  keep[first] = 0;
+  const codecs = codecsOf([...core.store(0, keep), ...core.flush()]);
+  expect(codecs.get(toHex(idAt(batch.ids, 0)))).toBe(0);
+  expect(codecs.get(toHex(idAt(batch.ids, first + 1)))).toBe(1);
+});
+
+test("nor about those of a file that began in the same batch and goes on in the next", () => {
+  using folder = temporaryFolder();
+  const core = openCore();
+  // It repeats after more than a page: only the samples of a file's first chunk show that.
+  const other = Buffer.concat(Array.from({ length: 200 }, () => noise(5000, 8)));
+  const tasks = writeTasks(folder.path, noise(200_000, 7), other);
+  const batch = core.scan(0, tasks);
+  expect(batch.isOpen).toBe(true);
+  const keep = new Uint8Array(batch.lengths.length).fill(1, 0, batch.files[0]!.chunkCount);
+  const packs = core.store(0, keep);
+  const next = core.scan(1, []);
+  packs.push(...core.store(1, new Uint8Array(next.lengths.length).fill(1)), ...core.flush());
+  const codecs = codecsOf(packs);
+  const ids = Array.from({ length: next.lengths.length }, (_, index) => idAt(next.ids, index));
+  expect(ids.map((id) => codecs.get(toHex(id)))).toEqual(ids.map(() => 1));
+  expect(ids.length).toBeGreaterThan(0);
 });

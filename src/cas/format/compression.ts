@@ -66,7 +66,7 @@ export type LevelChoice = { readonly level: number; readonly sizeBytesMax: numbe
 const FOLLOWERS_MAX = 7;
 /** A chunk whose share is so many times that of the first, or so many times less, is of other data. */
 const FOLLOWER_SHARE_RATIO_MAX = 1.1;
-/** Of a chunk that follows one that would not shrink: is there anything that repeats? */
+/** Of a chunk that follows one that would not shrink, so much of its middle is looked at. */
 const FOLLOWER_SAMPLE_BYTES = 4 * 1024;
 
 /** How the chunk was stored that began a row of followers; no level: as it is. */
@@ -76,7 +76,8 @@ type Leader = { readonly level: number | undefined; readonly share: number };
  * Chooses for chunks with frames of their own, one after the other.
  *
  * @example
- * const choice = chooser.choose(bytes, isNextOfFile);
+ * chooser.begin();
+ * const choice = chooser.choose(bytes);
  * // … compresses …
  * chooser.took(level, compressedBytes / bytes.length);
  */
@@ -89,10 +90,15 @@ export class LevelChooser {
     this.#compression = compression;
   }
 
-  /** Undefined for a chunk that looks as if it would not shrink. `isNext`: of the same file as the last. */
-  choose(bytes: Uint8Array, isNext: boolean): LevelChoice | undefined {
-    const leader = isNext && this.#followerCount < FOLLOWERS_MAX ? this.#leader : undefined;
-    if (leader !== undefined && !(leader.level === undefined && repeats(bytes))) {
+  /** The next chunk is of another file. */
+  begin(): void {
+    this.#leader = undefined;
+  }
+
+  /** Undefined for a chunk that looks as if it would not shrink. */
+  choose(bytes: Uint8Array): LevelChoice | undefined {
+    const leader = this.#followerCount < FOLLOWERS_MAX ? this.#leader : undefined;
+    if (leader !== undefined && !(leader.level === undefined && shrinksInside(bytes))) {
       this.#followerCount += 1;
       return leader.level === undefined ? undefined : follow(leader, leader.level, bytes);
     }
@@ -124,11 +130,10 @@ function follow({ share }: Leader, level: number, bytes: Uint8Array): LevelChoic
   };
 }
 
-/** True if something in the middle repeats: that costs a third of asking whether it shrinks. */
-function repeats(bytes: Uint8Array): boolean {
+function shrinksInside(bytes: Uint8Array): boolean {
   const start = Math.max(0, Math.floor((bytes.length - FOLLOWER_SAMPLE_BYTES) / 2));
   const sample = bytes.subarray(start, start + FOLLOWER_SAMPLE_BYTES);
-  return compressZstdInto(sampleTarget, sample, MATCHES_LEVEL) < SAMPLE_SHARE_MAX * sample.length;
+  return compressZstdInto(sampleTarget, sample, SAMPLE_LEVEL) < SAMPLE_SHARE_MAX * sample.length;
 }
 
 function chooseLevel(bytes: Uint8Array, { level }: Compression): LevelChoice | undefined {

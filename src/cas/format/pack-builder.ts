@@ -120,10 +120,11 @@ export class PackBuilder {
     assert.equal(id.length, SHA256_SIZE_BYTES);
     assert(bytes.length > 0);
     assert(bytes.length <= this.#chunkSizeBytesMax);
+    if (!isNext) this.#levels.begin();
     const length = bytes.length;
     const chunk = { id: new Uint8Array(id), length };
     if (length >= Math.min(OWN_FRAME_BYTES_MIN, this.#frameSizeBytes)) {
-      this.#storeAlone(chunk, bytes, isNext);
+      this.#storeAlone(chunk, bytes);
     } else if (length >= PROBED_CHUNK_SIZE_BYTES_MIN && !looksCompressible(bytes)) {
       this.#storePlain(bytes, [{ ...chunk, offset: 0 }]);
     } else {
@@ -147,13 +148,13 @@ export class PackBuilder {
   }
 
   /** A chunk that is large enough for a frame of its own. */
-  #storeAlone(chunk: Omit<FrameChunk, "offset">, bytes: Uint8Array, isNext: boolean): void {
+  #storeAlone(chunk: Omit<FrameChunk, "offset">, bytes: Uint8Array): void {
     const chunks = [{ ...chunk, offset: 0 }];
     if (bytes.length < PROBED_CHUNK_SIZE_BYTES_MIN) {
       this.#storeFrame(bytes, chunks, this.#atLevel());
       return;
     }
-    const choice = this.#levels.choose(bytes, isNext);
+    const choice = this.#levels.choose(bytes);
     if (choice === undefined) {
       this.#storePlain(bytes, chunks);
     } else {

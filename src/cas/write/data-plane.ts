@@ -160,6 +160,8 @@ export class DataPlaneCore {
   /** Buffers of packs that were sent. */
   #spare: Uint8Array[] = [];
   #open: OpenFile | undefined;
+  /** False if the next chunk to pack is of another file than the last one that was packed. */
+  #isNext = false;
 
   constructor(
     files: FileSystem,
@@ -209,16 +211,17 @@ export class DataPlaneCore {
     const slot = this.#mustGetSlot(slotNumber);
     assert.equal(keep.length, slot.lengths.length, "each chunk of the batch was decided on");
     const sealed: SealedPack[] = [];
-    let isNext = true;
     for (let index = 0; index < keep.length; index++) {
-      if (slot.firsts.has(index)) isNext = false;
+      if (slot.firsts.has(index)) this.#isNext = false;
       if (keep[index] !== 1) continue;
       const offset = slot.offsets[index]!;
       const bytes = slot.chunker.buffer.subarray(offset, offset + slot.lengths[index]!);
-      const pack = this.#builder.add(idAt(slot.ids, index), bytes, isNext);
-      isNext = true;
+      const pack = this.#builder.add(idAt(slot.ids, index), bytes, this.#isNext);
+      this.#isNext = true;
       if (pack !== undefined) sealed.push(pack);
     }
+    // A file that begins at the end, of which no chunk is cut yet.
+    if (slot.firsts.has(keep.length)) this.#isNext = false;
     return sealed;
   }
 
@@ -241,6 +244,7 @@ export class DataPlaneCore {
   reset(sealing?: PlaneSealing): void {
     if (this.#open !== undefined) this.#files.close(this.#open.handle);
     this.#open = undefined;
+    this.#isNext = false;
     const isOther = sealing !== undefined || this.#sealing !== undefined;
     this.#sealing = sealing && { sealer: new Sealer(sealing.keys), session: sealing.session };
     if (isOther || this.#builder.pendingBytes > 0) this.#builder = this.#openBuilder();
@@ -266,7 +270,7 @@ export class DataPlaneCore {
 
   #takeBuffer(sizeBytes: number): Uint8Array {
     const spare = this.#spare.pop();
-    // What lies idle while a pack begins was for a burst: 8 MiB each, in every thread.
+    // What lies idle while a pack begins was for a burst: 9 MiB each, in every thread.
     for (const idle of this.#spare.splice(IDLE_BUFFER_COUNT_MAX)) this.#buffers.forget(idle);
     if (spare !== undefined && spare.length >= sizeBytes) return spare;
     if (spare !== undefined) this.#buffers.forget(spare);

@@ -5,7 +5,7 @@
  * a mirror was sent is found there again, under the birth that the coordinator announced.
  *
  * Memory: none but the buffers of packs that wait for a mirror; one that is left out may hold on to
- * those that were on their way to it when that happened, until its calls end.
+ * those that were on their way to it when that happened, until the planes are closed.
  */
 import type { Clock } from "../../base/doors.ts";
 import { AppError, toAppError } from "../../base/error.ts";

@@ -100,6 +100,8 @@ export function openWorkerPlane(
     },
     recycle(pack) {
       owners.get(pack)?.recycle(pack);
+      // Given back twice, a buffer would be filled by two packs.
+      owners.delete(pack);
     },
     async reset(sealing) {
       sealed = sealing;
