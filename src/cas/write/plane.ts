@@ -1,7 +1,7 @@
 /**
  * One or more data planes behind one interface: in this thread (the simulator, small jobs) or in
- * workers. Calls to one lane are answered in their order. Sealed packs are shared between threads,
- * never copied; their directories cross as bytes.
+ * workers. Calls to one lane are answered in their order. Sealed packs are shared between threads;
+ * only one that has outgrown its buffer is copied. Their directories cross as bytes.
  */
 import assert from "node:assert/strict";
 import type { FileSystem, Random } from "../../base/doors.ts";
